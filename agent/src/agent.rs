@@ -1,0 +1,194 @@
+//! The agent's run on a real machine: from the role file to the exit code.
+
+use std::fs::OpenOptions;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::apply::{self, Observer};
+use crate::facts::Facts;
+use crate::host::Host;
+use crate::host::linux::Linux;
+use crate::input::Report;
+use crate::plan::plan;
+use crate::report::Lines;
+use crate::retry::{Attempt, Patience, wait};
+use crate::role::NodeSpec;
+use crate::status::{ConsoleLine, Event, Failure, STATUS_FILE, State, Status, exit};
+
+pub const ROLE_FILE: &str = "/etc/kindling/role.toml";
+const LOCK: &str = "/run/kindling.lock";
+
+/// Brings this machine up as its role file says; returns the exit code.
+pub fn run(role_file: &Path) -> u8 {
+    let host = Linux::default();
+    let mut lines = Lines::new();
+    let _lock = match OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(LOCK)
+        .map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock))
+    {
+        Ok(Ok(lock)) => lock,
+        Ok(Err(_)) => {
+            eprintln!(
+                "kindling: another `kindling apply` runs on this machine\n  remedy: follow it with `kindling status --wait`"
+            );
+            return exit::FAILED;
+        }
+        Err(error) => {
+            eprintln!("kindling: cannot open {LOCK}: {error}\n  remedy: run as root");
+            return exit::FAILED;
+        }
+    };
+    let spec = match NodeSpec::load(role_file) {
+        Ok((spec, warnings)) => {
+            if !warnings.problems.is_empty() {
+                log::warn!("{warnings}");
+            }
+            spec
+        }
+        Err(report) => return bad_role_file(&host, &mut lines, &report),
+    };
+    // After a failure all nodes of a starved cluster would come back at the same moment.
+    if apply::earlier(&host).is_some_and(|s| s.state == State::Failed) {
+        host.sleep(Duration::from_secs_f64(3.0 * host.random()));
+    }
+    let facts = match facts(&spec, &host) {
+        Ok(facts) => facts,
+        Err(error) => {
+            eprintln!("kindling: cannot read this machine's facts: {error}");
+            return exit::FAILED;
+        }
+    };
+    if let Some(container) = &facts.container {
+        log::info!(
+            "this node runs in a system container ({container}): modules, swap and global sysctls are the host's"
+        );
+    }
+    apply::apply(&spec, &facts, &plan(&spec, &facts), &host, &mut lines).exit_code()
+}
+
+/// Facts, once the network had a minute to give this machine its address.
+fn facts(spec: &NodeSpec, host: &dyn Host) -> std::io::Result<Facts> {
+    let mut last = Facts::gather(spec, host)?;
+    if last.interface_of(spec.address()).is_none() {
+        let patience = Patience { longest: Duration::from_secs(1), ..Patience::seconds(60) };
+        let address = spec.address();
+        // Whether it came or not, preflight says what there is.
+        let _ = wait(
+            host,
+            patience,
+            &mut |what| log::info!("waiting: {what}"),
+            || match Facts::gather(spec, host) {
+                Ok(facts) => {
+                    let there = facts.interface_of(address).is_some();
+                    last = facts;
+                    if there {
+                        Attempt::Ready(())
+                    } else {
+                        Attempt::NotYet(format!("no interface has {address} yet"))
+                    }
+                }
+                Err(error) => Attempt::NotYet(error.to_string()),
+            },
+            |reason| crate::error::StepError::passing(reason, ""),
+        );
+    }
+    Ok(last)
+}
+
+/// A role file that is wrong is a failure like any other: on the console, in the journal, in the status file.
+fn bad_role_file(host: &dyn Host, lines: &mut Lines, report: &Report) -> u8 {
+    let cause = report.to_string();
+    let remedy = "nothing was changed on this machine; render the seed again and boot with it".to_owned();
+    let before = apply::earlier(host);
+    let node = host.hostname();
+    lines.tell(&ConsoleLine {
+        n: 0,
+        total: 0,
+        step: node.clone(),
+        event: Event::Failed { cause: cause.clone(), remedy: remedy.clone() },
+    });
+    // Somebody's trial by hand is not this machine's state.
+    if !systemd_journal_logger::connected_to_journal() {
+        return exit::CONFIG;
+    }
+    let status = Status {
+        version: 1,
+        node,
+        role: String::new(),
+        state: State::Failed,
+        started: host.wall_clock(),
+        seconds: 0.0,
+        cpu_seconds: 0.0,
+        memory_mb: 0.0,
+        runs: before.as_ref().map_or(0, |s| s.runs) + 1,
+        container: None,
+        // What earlier runs know must not be lost by a bad file.
+        steps: before.map(|s| s.steps).unwrap_or_default(),
+        failure: Some(Failure { step: "role-file".into(), cause, remedy, retry: false }),
+    };
+    if let Ok(text) = serde_json::to_string_pretty(&status) {
+        let _ = host.write(Path::new(STATUS_FILE), text.as_bytes(), 0o644);
+    }
+    exit::CONFIG
+}
+
+/// `kindling status`: prints the record, waiting for its end if asked to.
+pub fn status(json: bool, wait_seconds: Option<u64>) -> u8 {
+    let host = Linux::default();
+    let deadline = Duration::from_secs(wait_seconds.unwrap_or(0));
+    loop {
+        let status = apply::earlier(&host);
+        let over = host.now() >= deadline;
+        match status {
+            Some(status)
+                if over
+                    || status.state == State::Done
+                    || status.failure.as_ref().is_some_and(|f| !f.retry) =>
+            {
+                if json {
+                    println!(
+                        "{}",
+                        serde_json::to_string_pretty(&status)
+                            .expect("a status has only types that JSON knows")
+                    );
+                } else {
+                    print!("{status}");
+                }
+                return status.exit_code();
+            }
+            None if over => {
+                eprintln!(
+                    "kindling: {STATUS_FILE} is not there: the agent has not run on this machine\n  remedy: `systemctl status kindling cloud-init` says why"
+                );
+                return exit::NEVER_RAN;
+            }
+            _ => host.sleep(Duration::from_millis(500)),
+        }
+    }
+}
+
+/// `kindling plan` on a node: its own role file and its own facts.
+pub fn plan_here(role_file: &Path, short: bool) -> u8 {
+    let spec = match NodeSpec::load(role_file) {
+        Ok((spec, _)) => spec,
+        Err(report) => {
+            eprintln!("{report}");
+            return exit::CONFIG;
+        }
+    };
+    match Facts::gather(&spec, &Linux::default()) {
+        Ok(facts) => {
+            crate::operator::print_plan(&spec, &facts, short);
+            exit::DONE
+        }
+        Err(error) => {
+            eprintln!("kindling: cannot read this machine's facts: {error}");
+            exit::FAILED
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! `kindling new`: a cluster file to be edited, and the secrets.
+
+use std::path::{Path, PathBuf};
+
+use time::OffsetDateTime;
+
+use super::file::{self, FileError};
+use super::pki::PkiError;
+use super::secrets::Secrets;
+use crate::input::Report;
+
+#[derive(Debug, thiserror::Error)]
+pub enum NewError {
+    #[error("there is no example `{name}`\n  remedy: choose one of {}", names())]
+    NoSuchExample { name: String },
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Secrets(#[from] Box<Report>),
+}
+
+/// The cluster files that `kindling new --example` offers; the first is the default.
+pub const EXAMPLES: [(&str, &str); 5] = [
+    ("template", include_str!("template.toml")),
+    ("lecture", include_str!("../../../examples/lecture.toml")),
+    ("stacked", include_str!("../../../examples/stacked.toml")),
+    ("single", include_str!("../../../examples/single.toml")),
+    ("demo", include_str!("../../../examples/demo.toml")),
+];
+
+fn names() -> String {
+    EXAMPLES.map(|(name, _)| name).join(", ")
+}
+
+/// Writes `cluster.toml` and `secrets.toml` (0600) into `folder`. Refuses when either is there: a cluster
+/// that is up cannot be reached without its secrets.
+pub fn create(folder: &Path, example: Option<&str>, now: OffsetDateTime) -> Result<Vec<PathBuf>, NewError> {
+    let name = example.unwrap_or(EXAMPLES[0].0);
+    let (_, text) = EXAMPLES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .ok_or_else(|| NewError::NoSuchExample { name: name.to_owned() })?;
+    let cluster = folder.join("cluster.toml");
+    let secrets = folder.join("secrets.toml");
+    let remedy = "choose another folder; to replace only what ends, use `kindling new --renew`";
+    for path in [&cluster, &secrets] {
+        if path.symlink_metadata().is_ok() {
+            return Err(FileError::Exists { path: path.clone(), remedy: remedy.into() }.into());
+        }
+    }
+    let generated = Secrets::generate(now)?.to_toml();
+    file::make_private_folder(folder)?;
+    // the secrets first: a cluster file alone looks complete
+    file::write_new(&secrets, generated.expose().as_bytes(), 0o600, remedy)?;
+    file::write_new(&cluster, text.as_bytes(), 0o644, remedy)?;
+    Ok(vec![cluster, secrets])
+}
+
+/// Gives a secrets file a new bootstrap token and a new administrator's certificate; all other keys stay.
+pub fn renew(secrets: &Path, now: OffsetDateTime) -> Result<(), NewError> {
+    let (old, _) = Secrets::load_to_renew(secrets, now).map_err(Box::new)?;
+    let renewed = old.renewed(now)?.to_toml();
+    file::write(secrets, renewed.expose().as_bytes(), 0o600)?;
+    Ok(())
+}

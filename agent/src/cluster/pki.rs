@@ -1,0 +1,231 @@
+//! Keys, certificates and passwords: made here once, checked here whenever they are read.
+
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, PublicKeyData, RsaKeySize,
+};
+use time::{Duration, OffsetDateTime};
+use x509_parser::pem::Pem;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::role::types::Secret;
+
+/// As kubeadm's own CAs (`CACertificateValidity` in its constants).
+const CA_LIFE: Duration = Duration::days(3650);
+/// As kubeadm's own leaves; `kindling new --renew` makes a new one.
+const ADMIN_LIFE: Duration = Duration::days(365);
+/// Certificates begin a little earlier, for nodes whose clock is behind at first boot.
+const BACKDATE: Duration = Duration::hours(1);
+
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    #[error("cannot make a key or a certificate: {0}")]
+    Make(#[from] rcgen::Error),
+    #[error("the kernel's random generator failed")]
+    Random,
+}
+
+/// A certificate and its private key, PEM.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    pub certificate: String,
+    pub key: Secret,
+}
+
+/// A bare key pair, PEM: PKIX "PUBLIC KEY" and PKCS#8 "PRIVATE KEY", both of which Go's `keyutil` reads.
+#[derive(Debug, Clone)]
+pub struct KeyPairPem {
+    pub public: String,
+    pub key: Secret,
+}
+
+/// kubeadm 1.20 takes nothing but RSA for the service-account key, so all keys are RSA.
+fn rsa() -> Result<KeyPair, PkiError> {
+    Ok(KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?)
+}
+
+fn named(common_name: &str, now: OffsetDateTime, life: Duration) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.not_before = now - BACKDATE;
+    params.not_after = now + life;
+    params
+}
+
+/// A CA as kubeadm would make it, with the common name it would give it.
+pub fn authority(common_name: &str, now: OffsetDateTime) -> Result<Pair, PkiError> {
+    let key = rsa()?;
+    let mut params = named(common_name, now, CA_LIFE);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+        KeyUsagePurpose::KeyCertSign,
+    ];
+    let certificate = params.self_signed(&key)?;
+    Ok(Pair { certificate: certificate.pem(), key: Secret::new(key.serialize_pem()) })
+}
+
+/// A client certificate that the API server takes for cluster-admin, as kubeadm's admin.conf before 1.29
+/// (later ones bind a group of their own; `system:masters` is still known to every API server).
+pub fn admin(ca: &Pair, now: OffsetDateTime) -> Result<Pair, PkiError> {
+    let issuer = Issuer::from_ca_cert_pem(&ca.certificate, KeyPair::from_pem(ca.key.expose())?)?;
+    let key = rsa()?;
+    let mut params = named("kubernetes-admin", now, ADMIN_LIFE);
+    params.distinguished_name.push(DnType::OrganizationName, "system:masters");
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    let certificate = params.signed_by(&key, &issuer)?;
+    Ok(Pair { certificate: certificate.pem(), key: Secret::new(key.serialize_pem()) })
+}
+
+pub fn key_pair() -> Result<KeyPairPem, PkiError> {
+    let key = rsa()?;
+    Ok(KeyPairPem { public: key.public_key_pem(), key: Secret::new(key.serialize_pem()) })
+}
+
+/// `length` characters of a-z and 0-9, each as likely as any other.
+pub fn password(length: usize) -> Result<String, PkiError> {
+    const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    let random = SystemRandom::new();
+    let mut text = String::with_capacity(length);
+    while text.len() < length {
+        let mut byte = [0];
+        random.fill(&mut byte).map_err(|_| PkiError::Random)?;
+        // 252 is the last multiple of 36: what lies above would favour the first letters
+        if byte[0] < 252 {
+            text.push(char::from(ALPHABET[usize::from(byte[0] % 36)]));
+        }
+    }
+    Ok(text)
+}
+
+/// What is wrong with a pair, and whether with its certificate or its key. Never quotes either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    NoCertificate,
+    NotAnAuthority,
+    NotYet,
+    Ended,
+    NoKey,
+    WrongKey,
+    WrongIssuer,
+}
+
+impl Flaw {
+    /// The problem as an operator reads it.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::NoCertificate => "is not a PEM certificate",
+            Self::NotAnAuthority => {
+                "is not the certificate of a CA (basic constraints say CA:FALSE, or nothing)"
+            }
+            Self::NotYet => "is not valid yet",
+            Self::Ended => "has ended",
+            Self::NoKey => "is not a private key in PEM (PKCS#8, or PKCS#1 for RSA)",
+            Self::WrongKey => "does not belong to the certificate: their public keys differ",
+            Self::WrongIssuer => "was not signed by `pki.ca`",
+        }
+    }
+
+    pub fn is_of_key(self) -> bool {
+        matches!(self, Self::NoKey | Self::WrongKey)
+    }
+}
+
+fn der(pem: &str) -> Option<Vec<u8>> {
+    // openssl may put a subject in front, and its letters would have to survive TOML and YAML
+    if !pem.is_ascii() {
+        return None;
+    }
+    let pem = Pem::iter_from_buffer(pem.as_bytes()).next()?.ok()?;
+    (pem.label == "CERTIFICATE").then_some(pem.contents)
+}
+
+pub fn is_certificate(pem: &str) -> bool {
+    der(pem).is_some_and(|bytes| X509Certificate::from_der(&bytes).is_ok())
+}
+
+fn check_dates(certificate: &X509Certificate<'_>, now: OffsetDateTime) -> Option<Flaw> {
+    let validity = certificate.validity();
+    if validity.not_after.to_datetime() <= now {
+        Some(Flaw::Ended)
+    } else if validity.not_before.to_datetime() > now {
+        Some(Flaw::NotYet)
+    } else {
+        None
+    }
+}
+
+/// Every flaw of a CA: its certificate, its life at `now`, and whether `key` is its own.
+pub fn check_authority(certificate: &str, key: &Secret, now: OffsetDateTime) -> Vec<Flaw> {
+    let key = KeyPair::from_pem(key.expose()).ok();
+    let mut flaws: Vec<_> = key.is_none().then_some(Flaw::NoKey).into_iter().collect();
+    let Some(bytes) = der(certificate) else {
+        flaws.push(Flaw::NoCertificate);
+        return flaws;
+    };
+    let Ok((_, certificate)) = X509Certificate::from_der(&bytes) else {
+        flaws.push(Flaw::NoCertificate);
+        return flaws;
+    };
+    if !certificate.is_ca() {
+        flaws.push(Flaw::NotAnAuthority);
+    }
+    flaws.extend(check_dates(&certificate, now));
+    if key.is_some_and(|key| key.subject_public_key_info() != certificate.public_key().raw) {
+        flaws.push(Flaw::WrongKey);
+    }
+    flaws
+}
+
+/// Every flaw of a client certificate that `ca` should have signed.
+pub fn check_client(certificate: &str, key: &Secret, ca: &str, now: OffsetDateTime) -> Vec<Flaw> {
+    let key = KeyPair::from_pem(key.expose()).ok();
+    let mut flaws: Vec<_> = key.is_none().then_some(Flaw::NoKey).into_iter().collect();
+    let Some(bytes) = der(certificate) else {
+        flaws.push(Flaw::NoCertificate);
+        return flaws;
+    };
+    let Ok((_, certificate)) = X509Certificate::from_der(&bytes) else {
+        flaws.push(Flaw::NoCertificate);
+        return flaws;
+    };
+    flaws.extend(check_dates(&certificate, now));
+    if key.is_some_and(|key| key.subject_public_key_info() != certificate.public_key().raw) {
+        flaws.push(Flaw::WrongKey);
+    }
+    // a CA that cannot be read is a flaw of its own, found elsewhere
+    if let Some(ca) = der(ca)
+        && let Ok((_, ca)) = X509Certificate::from_der(&ca)
+        && certificate.verify_signature(Some(ca.public_key())).is_err()
+    {
+        flaws.push(Flaw::WrongIssuer);
+    }
+    flaws
+}
+
+/// What is wrong with a service-account key pair, if anything.
+pub fn check_key_pair(public: &str, key: &Secret) -> Option<Flaw> {
+    let Ok(key) = KeyPair::from_pem(key.expose()) else { return Some(Flaw::NoKey) };
+    let public = Pem::iter_from_buffer(public.as_bytes()).next().and_then(Result::ok);
+    match public {
+        Some(pem) if pem.label == "PUBLIC KEY" && pem.contents == key.subject_public_key_info() => None,
+        _ => Some(Flaw::WrongKey),
+    }
+}
+
+/// Whether a private key is RSA, the only kind that kubeadm 1.20 takes for service accounts.
+pub fn is_rsa(key: &Secret) -> bool {
+    KeyPair::from_pem(key.expose()).is_ok_and(|key| key.is_compatible(&PKCS_RSA_SHA256))
+}
+
+/// The time a certificate ends, where it is one.
+pub fn end_of(certificate: &str) -> Option<OffsetDateTime> {
+    let bytes = der(certificate)?;
+    let (_, certificate) = X509Certificate::from_der(&bytes).ok()?;
+    Some(certificate.validity().not_after.to_datetime())
+}

@@ -1,0 +1,137 @@
+//! The one narrow trait that all effects on a node stand behind.
+
+pub mod fake;
+pub mod linux;
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::kube::{Credentials, KubeError, Server};
+
+/// A command with a deadline. Secrets never stand in `args`: every user of the machine can read them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    pub program: String,
+    pub args: Vec<String>,
+    pub timeout: Duration,
+    /// Whether it only looks. The fake host counts and refuses effects, not looks.
+    pub query: bool,
+}
+
+impl Command {
+    pub fn new<S: Into<String>>(program: &str, args: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            program: program.to_owned(),
+            args: args.into_iter().map(Into::into).collect(),
+            timeout: Duration::from_secs(60),
+            query: false,
+        }
+    }
+
+    pub fn query<S: Into<String>>(program: &str, args: impl IntoIterator<Item = S>) -> Self {
+        Self { query: true, ..Self::new(program, args) }
+    }
+
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.program)?;
+        for arg in &self.args {
+            write!(f, " {arg}")?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    pub stdout: String,
+    pub stderr: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error("`{command}` cannot be started: {source}")]
+    Start { command: String, source: io::Error },
+    #[error("`{command}` did not end within {} s{}", seconds, tail(.output))]
+    Timeout { command: String, seconds: u64, output: Output },
+    #[error("`{command}` failed ({status}){}", tail(.output))]
+    Failed { command: String, status: String, output: Output },
+}
+
+impl CommandError {
+    pub fn output(&self) -> Option<&Output> {
+        match self {
+            Self::Start { .. } => None,
+            Self::Timeout { output, .. } | Self::Failed { output, .. } => Some(output),
+        }
+    }
+}
+
+/// The last lines that a failed command printed: where programs say why.
+fn tail(output: &Output) -> String {
+    let text = if output.stderr.trim().is_empty() { &output.stdout } else { &output.stderr };
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
+    if lines.is_empty() {
+        return String::new();
+    }
+    format!(": {}", lines[lines.len().saturating_sub(8)..].join("\n"))
+}
+
+/// What the agent does to the machine it runs on, and to nothing else.
+pub trait Host {
+    /// The content of a file; `None` if there is no such file.
+    fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>>;
+    /// The permission bits of a file; `None` if there is no such file.
+    fn mode(&self, path: &Path) -> io::Result<Option<u32>>;
+    /// The names in a folder, sorted; empty if there is no such folder.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+    fn hostname(&self) -> String;
+
+    /// Writes a file atomically and durably: temporary file in the same folder with the mode set,
+    /// fsync, rename, fsync of the folder. Makes missing folders (0755).
+    fn write(&self, path: &Path, content: &[u8], mode: u32) -> io::Result<()>;
+    /// Writes into a file of /proc or /sys, which can be neither renamed nor synced.
+    fn write_kernel(&self, path: &Path, value: &str) -> io::Result<()>;
+    /// Removes a file or a whole folder; nothing if there is none.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    fn set_hostname(&self, name: &str) -> io::Result<()>;
+    fn run(&self, command: &Command) -> Result<Output, CommandError>;
+
+    /// GET of a path at an API server.
+    fn get(
+        &self,
+        server: &Server,
+        credentials: &Credentials,
+        path: &str,
+        timeout: Duration,
+    ) -> Result<String, KubeError>;
+    /// The IPv4 addresses of a name.
+    fn resolve(&self, name: &str) -> io::Result<Vec<std::net::Ipv4Addr>>;
+
+    /// Processor seconds and the most resident MiB of this process, its children not counted.
+    fn usage(&self) -> (f64, f64);
+    /// Time since an arbitrary start; never goes back.
+    fn now(&self) -> Duration;
+    /// Seconds since the epoch.
+    fn wall_clock(&self) -> u64;
+    fn sleep(&self, duration: Duration);
+    /// A random number in 0..1, for jitter.
+    fn random(&self) -> f64;
+}
+
+/// The text of a file, or `None` if it is missing or not UTF-8.
+pub fn read_text(host: &dyn Host, path: impl AsRef<Path>) -> Option<String> {
+    host.read(path.as_ref()).ok().flatten().and_then(|bytes| String::from_utf8(bytes).ok())
+}
+
+pub fn exists(host: &dyn Host, path: impl AsRef<Path>) -> bool {
+    host.mode(path.as_ref()).ok().flatten().is_some()
+}

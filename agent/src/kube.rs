@@ -1,0 +1,179 @@
+//! A small client for the Kubernetes API: only the cluster's CA is trusted, the address is given (no
+//! resolver is asked), and every request has a deadline.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::blocking::Client;
+use serde_json::Value;
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub enum Credentials {
+    Anonymous,
+    /// A bootstrap token.
+    Bearer(crate::role::types::Secret),
+    /// A client certificate and its key in one PEM text.
+    Certificate(crate::role::types::Secret),
+}
+
+/// One API server, or whatever answers in its place.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// The CA's certificate, PEM.
+    pub ca: String,
+    /// Where to connect to.
+    pub address: SocketAddr,
+    /// The name that the server's certificate must hold; the address itself where `None`.
+    pub name: Option<String>,
+}
+
+impl Server {
+    pub fn at(ca: &str, ip: Ipv4Addr, port: u16) -> Self {
+        Self { ca: ca.to_owned(), address: SocketAddr::from((ip, port)), name: None }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum KubeError {
+    /// Nobody answers there (yet).
+    #[error("{address} does not answer: {reason}")]
+    Unreachable { address: SocketAddr, reason: String },
+    /// Somebody answers, but not with a certificate of this cluster's CA.
+    #[error("{address} does not belong to this cluster: {reason}")]
+    Untrusted { address: SocketAddr, reason: String },
+    #[error("{address} answered {status} to {path}: {message}")]
+    Status { address: SocketAddr, status: u16, path: String, message: String },
+    #[error("{0}")]
+    Client(String),
+}
+
+impl KubeError {
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+}
+
+pub struct Kube {
+    client: Client,
+    server: Server,
+    bearer: Option<crate::role::types::Secret>,
+}
+
+impl Kube {
+    /// `timeout` bounds each request as a whole; the connection alone has half of it.
+    pub fn new(server: Server, credentials: Credentials, timeout: Duration) -> Result<Self, KubeError> {
+        let broken = |error: reqwest::Error| KubeError::Client(chain(&error));
+        let ca = reqwest::Certificate::from_pem(server.ca.as_bytes()).map_err(broken)?;
+        let mut builder = Client::builder()
+            .tls_certs_only([ca])
+            .no_proxy()
+            .connect_timeout(timeout / 2)
+            .timeout(timeout)
+            .user_agent(concat!("kindling/", env!("CARGO_PKG_VERSION")));
+        if let Some(name) = &server.name {
+            builder = builder.resolve(name, server.address);
+        }
+        let mut bearer = None;
+        match credentials {
+            Credentials::Anonymous => {}
+            Credentials::Bearer(token) => bearer = Some(token),
+            Credentials::Certificate(pem) => {
+                // reqwest's own error may quote the PEM, so it is not passed on
+                let identity = reqwest::Identity::from_pem(pem.expose().as_bytes()).map_err(|_| {
+                    KubeError::Client("the client certificate or its key cannot be read".into())
+                })?;
+                builder = builder.identity(identity);
+            }
+        }
+        Ok(Self { client: builder.build().map_err(broken)?, server, bearer })
+    }
+
+    fn url(&self, path: &str) -> String {
+        match &self.server.name {
+            Some(name) => format!("https://{name}:{}{path}", self.server.address.port()),
+            None => format!("https://{}{path}", self.server.address),
+        }
+    }
+
+    /// The body of a 2xx answer.
+    pub fn get(&self, path: &str) -> Result<String, KubeError> {
+        let mut request = self.client.get(self.url(path));
+        if let Some(token) = &self.bearer {
+            request = request.bearer_auth(token.expose());
+        }
+        let response = request.send().map_err(|error| self.classify(&error))?;
+        let status = response.status();
+        let body = response.text().map_err(|error| self.classify(&error))?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let message = serde_json::from_str::<Value>(&body)
+            .ok()
+            .and_then(|v| v["message"].as_str().map(str::to_owned))
+            .unwrap_or_else(|| status.canonical_reason().unwrap_or("").to_owned());
+        Err(KubeError::Status {
+            address: self.server.address,
+            status: status.as_u16(),
+            path: path.to_owned(),
+            message,
+        })
+    }
+
+    pub fn get_json(&self, path: &str) -> Result<Value, KubeError> {
+        let body = self.get(path)?;
+        serde_json::from_str(&body).map_err(|error| {
+            KubeError::Client(format!(
+                "{} answered {path} with something else than JSON: {error}",
+                self.server.address
+            ))
+        })
+    }
+
+    /// As [`Kube::get_json`], with `None` for what is not there.
+    pub fn find(&self, path: &str) -> Result<Option<Value>, KubeError> {
+        match self.get_json(path) {
+            Ok(value) => Ok(Some(value)),
+            Err(KubeError::Status { status, .. }) if status == StatusCode::NOT_FOUND.as_u16() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn classify(&self, error: &reqwest::Error) -> KubeError {
+        let reason = chain(error);
+        let address = self.server.address;
+        if reason.contains("invalid peer certificate") {
+            KubeError::Untrusted { address, reason }
+        } else {
+            KubeError::Unreachable { address, reason }
+        }
+    }
+}
+
+/// An error with its causes, without the URL that reqwest puts in front.
+fn chain(error: &reqwest::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let text = error.to_string();
+        if parts.last() != Some(&text) {
+            parts.push(text);
+        }
+        source = error.source();
+    }
+    if parts.is_empty() {
+        parts.push(if error.is_timeout() { "timed out".into() } else { error.to_string() });
+    }
+    parts.join(": ")
+}
+
+/// Whether a Node object says Ready=True.
+pub fn node_is_ready(node: &Value) -> bool {
+    node["status"]["conditions"]
+        .as_array()
+        .is_some_and(|list| list.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+}

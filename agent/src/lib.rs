@@ -1,0 +1,25 @@
+//! Kindling brings a Kubernetes node up at first boot.
+//!
+//! The nouns, in the order of the pipeline:
+//! *cluster file* (the whole cluster, by the operator) and *secrets* -> `kindling render` -> a *role
+//! file* and a *seed* for every node -> the agent reads the role file into a validated *node spec*,
+//! takes *facts* of the host, makes a *plan* of *steps*, applies it, and keeps a *status*.
+
+pub mod agent;
+pub mod apply;
+pub mod cluster;
+pub mod error;
+pub mod facts;
+pub mod host;
+pub mod input;
+pub mod kube;
+pub mod operator;
+pub mod plan;
+pub mod preflight;
+pub mod render;
+pub mod report;
+pub mod retry;
+pub mod role;
+pub mod status;
+pub mod step;
+pub mod up;

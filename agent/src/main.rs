@@ -1,0 +1,283 @@
+//! The command line, and nothing else.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use kindling::status::exit;
+use kindling::up::{self, DownOptions, DriverName, Forward, Switch, UpOptions};
+use kindling::{agent, operator};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done
+  1   failed; trying again can help (the unit does so by itself)
+  2   the command line is wrong
+  3   status: not finished yet
+  4   status: the agent has never run on this machine
+  78  a file is wrong, or the machine cannot be what it should be: change it first
+  130 up: interrupted; the machines go on";
+
+#[derive(Parser)]
+#[command(name = "kindling", version, about = "One cluster file, one immutable image, all VMs on at once: an HA Kubernetes cluster.", after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write a commented cluster.toml and its secrets.toml (workstation)
+    New {
+        /// Where to write them
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+        /// Start from an example: lecture, stacked, single, demo
+        #[arg(long)]
+        example: Option<String>,
+        /// Only give FOLDER/secrets.toml a new bootstrap token and administrator's certificate
+        #[arg(long, conflicts_with = "example")]
+        renew: bool,
+    },
+    /// Make a seed for every node, and the administrator's kubeconfig (workstation)
+    Render {
+        #[command(flatten)]
+        inputs: Inputs,
+        /// Folder for the seeds; it holds secrets
+        #[arg(long, default_value = "seeds")]
+        out: PathBuf,
+        /// Only this node's
+        #[arg(long)]
+        node: Option<String>,
+    },
+    /// Tell everything that is wrong with cluster files or role files
+    Check {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Also check this secrets file, against the cluster file
+        #[arg(long)]
+        secrets: Option<PathBuf>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print each step and each file that a node would get; changes nothing
+    Plan {
+        /// A role file; without it and without --cluster this machine's own
+        role_file: Option<PathBuf>,
+        /// Plan a node of this cluster file, on a machine that has what it needs
+        #[arg(long, requires = "node", conflicts_with = "role_file")]
+        cluster: Option<PathBuf>,
+        #[arg(long, default_value = "secrets.toml")]
+        secrets: PathBuf,
+        #[arg(long)]
+        node: Option<String>,
+        /// Leave the files' contents out
+        #[arg(long)]
+        short: bool,
+    },
+    /// Run the rendered cluster on this machine, all nodes at the same moment
+    Up {
+        #[command(flatten)]
+        up: Up,
+    },
+    /// Stop what `up` started, and remove it
+    Down {
+        #[arg(long, default_value = "cluster.toml")]
+        cluster: PathBuf,
+        /// The state folder that `up` was given
+        #[arg(long)]
+        state: Option<PathBuf>,
+        /// Leave disks and logs, for `up` to go on with
+        #[arg(long)]
+        keep: bool,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bring this machine up as its role file says (node)
+    Apply {
+        #[arg(default_value = agent::ROLE_FILE)]
+        role_file: PathBuf,
+    },
+    /// Show what the agent did on this machine (node)
+    Status {
+        #[arg(long)]
+        json: bool,
+        /// Wait until it is done or waiting cannot help, at most this many seconds
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1800")]
+        wait: Option<u64>,
+    },
+    /// Import image archives in the background (run by the agent)
+    #[command(hide = true)]
+    ImportImages,
+    /// Lead a port of loopback into the cluster's network (run by `up`)
+    #[command(hide = true)]
+    Forward {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        to: SocketAddr,
+        #[arg(long)]
+        netns: PathBuf,
+    },
+    /// The Ethernet switch between QEMU's machines (run by `up`)
+    #[command(hide = true)]
+    Switch {
+        #[arg(long)]
+        folder: PathBuf,
+        #[arg(long)]
+        machines: usize,
+    },
+}
+
+#[derive(clap::Args)]
+struct Up {
+    #[arg(long, default_value = "cluster.toml")]
+    cluster: PathBuf,
+    /// The folder that `kindling render` wrote
+    #[arg(long, default_value = "seeds")]
+    seeds: PathBuf,
+    /// The folder that the image was baked into
+    #[arg(long, default_value = "build/image/ubuntu")]
+    image: PathBuf,
+    /// qemu; or machines: systemd-nspawn in namespaces, as root
+    #[arg(long, default_value = "qemu", value_parser = ["qemu", "machines"])]
+    driver: String,
+    /// Where disks, logs and the kubeconfig lie; default .kindling/CLUSTER
+    #[arg(long)]
+    state: Option<PathBuf>,
+    /// Virtual CPUs of each machine (qemu)
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// Memory of each machine in MiB (qemu)
+    #[arg(long, default_value_t = 2048)]
+    memory: u32,
+    /// Memory of machines that are no control plane, in MiB (qemu)
+    #[arg(long)]
+    worker_memory: Option<u32>,
+    /// Size of each disk in GiB (qemu)
+    #[arg(long, default_value_t = 20)]
+    disk: u32,
+    /// Port on 127.0.0.1 that leads to the API; default: a free one
+    #[arg(long)]
+    port: Option<u16>,
+    /// Seconds to wait for the cluster; default 1800 for qemu, 900 for machines
+    #[arg(long)]
+    timeout: Option<u64>,
+    /// Remove what is there and begin anew
+    #[arg(long, conflicts_with = "power_cycle")]
+    restart: bool,
+    /// Cut the power of all machines and start them again on the same disks
+    #[arg(long)]
+    power_cycle: bool,
+    #[arg(long)]
+    json: bool,
+}
+
+impl Up {
+    fn options(&self) -> UpOptions {
+        let driver = if self.driver == "machines" { DriverName::Machines } else { DriverName::Qemu };
+        UpOptions {
+            state: self.state.clone(),
+            cpus: self.cpus,
+            memory_mb: self.memory,
+            worker_memory_mb: self.worker_memory,
+            disk_gb: self.disk,
+            port: self.port,
+            timeout: self.timeout.map(Duration::from_secs),
+            restart: self.restart,
+            power_cycle: self.power_cycle,
+            ..UpOptions::new(self.cluster.clone(), self.seeds.clone(), self.image.clone(), driver)
+        }
+    }
+}
+
+#[derive(clap::Args)]
+struct Inputs {
+    #[arg(long, default_value = "cluster.toml")]
+    cluster: PathBuf,
+    #[arg(long, default_value = "secrets.toml")]
+    secrets: PathBuf,
+}
+
+fn main() -> ExitCode {
+    // A reader that goes away (`kindling plan | head`) is no error.
+    // SAFETY: called before any thread exists, with a handler that runs no code of ours.
+    let _ = unsafe {
+        nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl)
+    };
+    let code = match Cli::parse().command {
+        Command::New { folder, renew: true, .. } => operator::renew(&folder),
+        Command::New { folder, example, .. } => operator::new(&folder, example.as_deref()),
+        Command::Render { inputs, out, node } => {
+            operator::render(&inputs.cluster, &inputs.secrets, &out, node.as_deref())
+        }
+        Command::Check { files, secrets, json } => operator::check(&files, secrets.as_deref(), json),
+        Command::Plan { cluster: Some(cluster), secrets, node: Some(node), short, .. } => {
+            operator::plan_node(&cluster, &secrets, &node, short)
+        }
+        Command::Plan { role_file, short, .. } => {
+            agent::plan_here(role_file.as_deref().unwrap_or(Path::new(agent::ROLE_FILE)), short)
+        }
+        Command::Apply { role_file } => agent::run(&role_file),
+        Command::Status { json, wait } => agent::status(json, wait),
+        Command::Up { up: options } => {
+            show(up::up(&options.options()), options.json, |outcome| outcome.exit_code())
+        }
+        Command::Down { cluster, state, keep, json } => {
+            show(up::down(&DownOptions { cluster, state, keep }), json, |_| exit::DONE)
+        }
+        Command::Forward { listen, to, netns } => serve((Forward { listen, to, netns }).run()),
+        Command::Switch { folder, machines } => serve((Switch { folder, machines }).run()),
+        Command::ImportImages => {
+            match kindling::step::images::import(&kindling::host::linux::Linux::default()) {
+                Ok(names) => {
+                    println!("imported: {}", names.join(", "));
+                    exit::DONE
+                }
+                Err(error) => {
+                    eprintln!("kindling: {error}\n  remedy: {}", error.remedy);
+                    exit::FAILED
+                }
+            }
+        }
+    };
+    ExitCode::from(code)
+}
+
+/// Prints what came of it, for people or for machines.
+fn show<T: serde::Serialize + std::fmt::Display>(
+    result: Result<T, up::UpError>,
+    json: bool,
+    code: impl Fn(&T) -> u8,
+) -> u8 {
+    match result {
+        Ok(value) => {
+            if json {
+                println!(
+                    "{}",
+                    serde_json::to_string_pretty(&value).expect("outcomes have only types that JSON knows")
+                );
+            } else {
+                println!("{value}");
+            }
+            code(&value)
+        }
+        Err(error) => {
+            eprintln!("kindling: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+/// The end of a program that serves until it is killed.
+fn serve(result: std::io::Result<()>) -> u8 {
+    match result {
+        Ok(()) => exit::DONE,
+        Err(error) => {
+            eprintln!("kindling: {error}");
+            exit::FAILED
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The plan: the ordered steps of one node, made from its spec and the facts without any I/O.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::facts::Facts;
+use crate::preflight;
+use crate::render;
+use crate::role::types::{DnsName, KubernetesVersion, RuntimeName};
+use crate::role::{Kubernetes, NodeSpec, Role};
+use crate::step::{addons::Addons, init::Init, join::Join, kernel::Kernel, ready::Ready, service::Service};
+
+/// A step is comparable data, so a plan can be printed, compared with a golden file, and resumed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    pub id: &'static str,
+    pub title: String,
+    pub action: Action,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// What the facts say against going on; nothing is changed before it.
+    Preflight(Vec<preflight::Finding>),
+    Hostname(DnsName),
+    Files(Vec<FileSpec>),
+    Timezone(String),
+    Kernel(Kernel),
+    /// Swap off now and after every reboot.
+    SwapOff,
+    Service(Service),
+    /// Preloaded images pinned, archives imported.
+    Images,
+    Init(Box<Init>),
+    Join(Box<Join>),
+    Addons(Addons),
+    /// root's kubeconfig is the administrator's.
+    Kubeconfig,
+    Ready(Ready),
+}
+
+/// A file to be written whole. The content of a secret one is never shown.
+#[derive(Clone, PartialEq)]
+pub struct FileSpec {
+    pub path: PathBuf,
+    pub mode: u32,
+    pub content: String,
+    pub secret: bool,
+}
+
+impl FileSpec {
+    pub fn public(path: impl Into<PathBuf>, content: impl Into<String>) -> Self {
+        Self { path: path.into(), mode: 0o644, content: content.into(), secret: false }
+    }
+    pub fn secret(path: impl Into<PathBuf>, content: impl Into<String>) -> Self {
+        Self { path: path.into(), mode: 0o600, content: content.into(), secret: true }
+    }
+    pub fn script(path: impl Into<PathBuf>, content: impl Into<String>) -> Self {
+        Self { mode: 0o755, ..Self::public(path, content) }
+    }
+}
+
+impl fmt::Debug for FileSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let content = if self.secret { "***" } else { &self.content };
+        f.debug_struct("FileSpec")
+            .field("path", &self.path)
+            .field("mode", &format_args!("{:04o}", self.mode))
+            .field("content", &content)
+            .finish()
+    }
+}
+
+/// Where the cluster's CA lies on every node, for health checks and for people.
+pub const CA_FILE: &str = "/etc/kindling/ca.crt";
+pub const KUBEADM_FILE: &str = "/etc/kindling/kubeadm.yaml";
+pub const DISCOVERY_FILE: &str = "/etc/kindling/discovery.conf";
+
+/// The bring-up of a node, in the order in which it happens.
+pub fn plan(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
+    let mut steps = vec![
+        step(
+            "preflight",
+            "can this machine be what its role file says",
+            Action::Preflight(preflight::check(spec, facts)),
+        ),
+        step("hostname", format!("host name {}", spec.name), Action::Hostname(spec.name.clone())),
+        step(
+            "hosts",
+            "every node and the endpoint in /etc/hosts",
+            Action::Files(vec![FileSpec::public("/etc/hosts", render::hosts(spec))]),
+        ),
+    ];
+    steps.extend(time(spec, facts));
+    steps.push(step("kernel", "modules and sysctls", Action::Kernel(kernel(spec, facts))));
+    if spec.kubernetes().is_some() && facts.container.is_none() {
+        steps.push(step("swap", "swap off for good", Action::SwapOff));
+    }
+    steps.push(step(
+        "ca",
+        "the cluster's CA certificate",
+        Action::Files(vec![FileSpec::public(CA_FILE, spec.ca.clone())]),
+    ));
+    if let Some(kubernetes) = spec.kubernetes() {
+        steps.push(runtime(kubernetes, facts));
+        if kubernetes.runtime == RuntimeName::Containerd {
+            steps.push(step("images", "preloaded images pinned", Action::Images));
+        }
+    }
+    steps.extend(endpoint(spec, facts));
+    match &spec.role {
+        Role::LoadBalancer(_) => {}
+        Role::Worker(kubernetes) => steps.push(join(spec, kubernetes, facts)),
+        Role::ControlPlane(role) => {
+            steps.push(step("pki", "the cluster's CAs and service-account keys", Action::Files(pki(spec))));
+            if role.first {
+                steps.push(init(spec, facts));
+                if !role.kubernetes.addons.is_empty() {
+                    let title = format!("add-ons {}", role.kubernetes.addons.join(", "));
+                    steps.push(step("addons", title, Action::Addons(Addons::new(&role.kubernetes))));
+                }
+            } else {
+                steps.push(join(spec, &role.kubernetes, facts));
+            }
+            steps.push(step("kubeconfig", "root's kubeconfig", Action::Kubeconfig));
+        }
+    }
+    steps.push(ready(spec));
+    steps
+}
+
+fn step(id: &'static str, title: impl Into<String>, action: Action) -> Step {
+    Step { id, title: title.into(), action }
+}
+
+fn time(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if let Some(timezone) = &spec.network.timezone {
+        steps.push(step("timezone", format!("time zone {timezone}"), Action::Timezone(timezone.clone())));
+    }
+    // A system container has its host's clock, and chrony.service does not start in one.
+    if let Some(text) = render::chrony(spec).filter(|_| facts.container.is_none()) {
+        let service = Service::new("chrony.service", vec![FileSpec::public("/etc/chrony/chrony.conf", text)]);
+        steps.push(step("time", "chrony with the given servers", Action::Service(service)));
+    }
+    steps
+}
+
+fn kernel(spec: &NodeSpec, facts: &Facts) -> Kernel {
+    Kernel {
+        modules: render::modules(spec).into_iter().map(str::to_owned).collect(),
+        sysctls: render::sysctls(spec),
+        files: vec![
+            FileSpec::public("/etc/modules-load.d/90-kindling.conf", render::modules_conf(spec)),
+            FileSpec::public("/etc/sysctl.d/90-kindling.conf", render::sysctl_conf(spec)),
+        ],
+        container: facts.container.is_some(),
+    }
+}
+
+fn runtime(kubernetes: &Kubernetes, facts: &Facts) -> Step {
+    match kubernetes.runtime {
+        RuntimeName::Containerd => {
+            let (major, minor) = facts.containerd.unwrap_or((1, 7));
+            let pause = facts.pause_image.clone().unwrap_or_else(|| "registry.k8s.io/pause:3.10".into());
+            let config = render::containerd(
+                kubernetes,
+                render::ContainerdVersion { major, minor },
+                &pause,
+                facts.container.is_some(),
+            );
+            let mut files = vec![FileSpec::secret("/etc/containerd/config.toml", config)];
+            for registry in &kubernetes.registries {
+                files.extend(
+                    render::registry_hosts(registry)
+                        .into_iter()
+                        .map(|(path, text)| FileSpec::public(path, text)),
+                );
+            }
+            let service = Service::new("containerd.service", files).answering("ctr", &["version"]);
+            step(
+                "containerd",
+                "containerd with systemd cgroups and the given registries",
+                Action::Service(service),
+            )
+        }
+        RuntimeName::Docker => {
+            let mut files = vec![FileSpec::public("/etc/docker/daemon.json", render::docker(kubernetes))];
+            for registry in &kubernetes.registries {
+                files.extend(
+                    render::docker_certificate(registry).map(|(path, text)| FileSpec::public(path, text)),
+                );
+            }
+            // dockerd keeps no login of its own: the kubelet brings one with each pull.
+            let logins = render::registry_logins(kubernetes);
+            files.extend(logins.map(|text| FileSpec::secret("/var/lib/kubelet/config.json", text)));
+            let service = Service::new("docker.service", files).answering("docker", &["version"]);
+            step("docker", "docker with systemd cgroups and the given registries", Action::Service(service))
+        }
+    }
+}
+
+/// haproxy and keepalived, where the endpoint lives on this machine.
+fn endpoint(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if spec.proxy().is_some() {
+        let service = Service::new(
+            "haproxy.service",
+            vec![FileSpec::secret("/etc/haproxy/haproxy.cfg", render::haproxy(spec))],
+        )
+        .checked_by("haproxy", &["-c", "-q", "-f"]);
+        steps.push(step("haproxy", "haproxy in front of the API servers", Action::Service(service)));
+    }
+    if spec.vrrp().is_some() {
+        // Preflight refuses a machine without its address, so the fallback is never applied.
+        let interface = facts.interface_of(spec.address()).unwrap_or("eth0");
+        let mut files =
+            vec![FileSpec::secret("/etc/keepalived/keepalived.conf", render::keepalived(spec, interface))];
+        files.extend(
+            render::keepalived_check(spec).map(|text| FileSpec::script("/etc/kindling/check-endpoint", text)),
+        );
+        let service = Service::new("keepalived.service", files)
+            .checked_by("keepalived", &["--config-test", "--use-file"]);
+        let vip = spec.endpoint.vip.map(|v| v.to_string()).unwrap_or_default();
+        steps.push(step("keepalived", format!("keepalived for {vip}"), Action::Service(service)));
+    }
+    steps
+}
+
+fn pki(spec: &NodeSpec) -> Vec<FileSpec> {
+    let Some(role) = spec.control_plane() else { return Vec::new() };
+    let at = |name: &str| format!("/etc/kubernetes/pki/{name}");
+    vec![
+        FileSpec::public(at("ca.crt"), spec.ca.clone()),
+        FileSpec::secret(at("ca.key"), role.pki.ca_key.expose()),
+        FileSpec::public(at("front-proxy-ca.crt"), role.pki.front_proxy_ca.clone()),
+        FileSpec::secret(at("front-proxy-ca.key"), role.pki.front_proxy_ca_key.expose()),
+        FileSpec::public(at("etcd/ca.crt"), role.pki.etcd_ca.clone()),
+        FileSpec::secret(at("etcd/ca.key"), role.pki.etcd_ca_key.expose()),
+        FileSpec::public(at("sa.pub"), role.pki.sa_public.clone()),
+        FileSpec::secret(at("sa.key"), role.pki.sa_key.expose()),
+    ]
+}
+
+fn environment(spec: &NodeSpec, kubernetes: &Kubernetes, facts: &Facts) -> render::Environment {
+    let kubeadm = facts.kubeadm.unwrap_or(kubernetes.version);
+    render::Environment {
+        cri_socket: cri_socket(kubernetes.runtime, kubeadm),
+        container: facts.container.is_some(),
+        kubeadm,
+        deadlines: spec.deadlines,
+    }
+}
+
+/// With two runtimes in the image kubeadm refuses to guess, so the socket is always named.
+fn cri_socket(runtime: RuntimeName, kubeadm: KubernetesVersion) -> String {
+    match runtime {
+        RuntimeName::Containerd => "unix:///run/containerd/containerd.sock".into(),
+        // The kubelet's own dockershim went away in 1.24.
+        RuntimeName::Docker if kubeadm.minor < 24 => "/var/run/dockershim.sock".into(),
+        RuntimeName::Docker => "unix:///run/cri-dockerd.sock".into(),
+    }
+}
+
+fn init(spec: &NodeSpec, facts: &Facts) -> Step {
+    let role = spec.control_plane().expect("only control planes init");
+    let environment = environment(spec, &role.kubernetes, facts);
+    let api = render::ConfigApi::for_version(environment.kubeadm);
+    let init = Init {
+        config: FileSpec::secret(KUBEADM_FILE, render::kubeadm_init(spec, role, api, &environment)),
+        join: build_join(spec, &role.kubernetes, facts),
+        pki: pki(spec),
+    };
+    step("init", "kubeadm init, unless the cluster is there already", Action::Init(Box::new(init)))
+}
+
+fn join(spec: &NodeSpec, kubernetes: &Kubernetes, facts: &Facts) -> Step {
+    step(
+        "join",
+        "wait for the cluster, then kubeadm join",
+        Action::Join(Box::new(build_join(spec, kubernetes, facts))),
+    )
+}
+
+fn build_join(spec: &NodeSpec, kubernetes: &Kubernetes, facts: &Facts) -> Join {
+    let environment = environment(spec, kubernetes, facts);
+    let api = render::ConfigApi::for_version(environment.kubeadm);
+    Join {
+        config: FileSpec::secret(
+            KUBEADM_FILE,
+            render::kubeadm_join(spec, kubernetes, spec.control_plane(), api, &environment),
+        ),
+        discovery: FileSpec::secret(DISCOVERY_FILE, render::discovery_kubeconfig(spec, &kubernetes.token)),
+        pki: pki(spec),
+        cri_socket: environment.cri_socket,
+    }
+}
+
+fn ready(spec: &NodeSpec) -> Step {
+    match spec.kubernetes() {
+        Some(kubernetes) => {
+            let ready = Ready::Node { name: spec.name.clone(), network_addon: !kubernetes.addons.is_empty() };
+            step("ready", format!("Node {} is Ready", spec.name), Action::Ready(ready))
+        }
+        None => step(
+            "ready",
+            "haproxy and keepalived run",
+            Action::Ready(Ready::Services(vec!["haproxy.service", "keepalived.service"])),
+        ),
+    }
+}

@@ -1,0 +1,284 @@
+//! Preflight: everything that speaks against going on, found before anything is changed, in one report.
+
+use crate::facts::Facts;
+use crate::role::types::{DnsName, KubernetesVersion, RuntimeName};
+use crate::role::{Kubernetes, NodeSpec, OLDEST_KUBERNETES, Role};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub message: String,
+    pub remedy: String,
+    pub weight: Weight,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// Told, and passed over.
+    Warning,
+    /// May go away by itself.
+    Passing,
+    /// Somebody must change something.
+    Lasting,
+}
+
+/// The first kubelet that refuses cgroup v1 by default (`failCgroupV1`).
+const REFUSES_CGROUP_V1: KubernetesVersion = KubernetesVersion { major: 1, minor: 35, patch: 0 };
+
+/// kubeadm's own minimum for a control plane
+/// (<https://kubernetes.io/docs/setup/production-environment/tools/kubeadm/install-kubeadm/>).
+const CONTROL_PLANE_CPUS: usize = 2;
+const CONTROL_PLANE_MEMORY_MB: u64 = 1700;
+
+pub fn check(spec: &NodeSpec, facts: &Facts) -> Vec<Finding> {
+    let mut found = Vec::new();
+    machine(spec, facts, &mut found);
+    if let Some(kubernetes) = spec.kubernetes() {
+        software(kubernetes, facts, &mut found);
+    }
+    ports(spec, facts, &mut found);
+    found
+}
+
+fn add(found: &mut Vec<Finding>, weight: Weight, message: impl Into<String>, remedy: impl Into<String>) {
+    found.push(Finding { message: message.into(), remedy: remedy.into(), weight });
+}
+
+fn machine(spec: &NodeSpec, facts: &Facts, found: &mut Vec<Finding>) {
+    use Weight::*;
+    if facts.interface_of(spec.address()).is_none() {
+        let have: Vec<String> = facts
+            .interfaces
+            .iter()
+            .filter(|i| i.name != "lo")
+            .map(|i| {
+                let mac = i.mac.map(|m| m.to_string()).unwrap_or_default();
+                let addresses = i.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+                format!(
+                    "{} ({mac}): {}",
+                    i.name,
+                    if addresses.is_empty() { "no address" } else { &addresses }
+                )
+            })
+            .collect();
+        add(
+            found,
+            Passing,
+            format!("no interface has this node's address {}; there is {}", spec.address(), have.join(", ")),
+            "the seed's network-config matches by MAC address (or by interface name): compare it with the VM's",
+        );
+    }
+    let machine_id = facts.machine_id.as_deref().unwrap_or("");
+    if machine_id.len() != 32 || !machine_id.bytes().all(|b| b.is_ascii_hexdigit()) {
+        add(
+            found,
+            Lasting,
+            "/etc/machine-id is empty or not set",
+            "boot the image unchanged: systemd makes a fresh one at the first boot (machine-id(5))",
+        );
+    }
+    for firewall in &facts.firewalls {
+        add(
+            found,
+            Lasting,
+            format!("{firewall} is on and would block the cluster's traffic"),
+            format!(
+                "turn it off, or let in TCP {} and keepalived's VRRP (IP protocol 112)",
+                ports_of(spec).join(", ")
+            ),
+        );
+    }
+    if matches!(spec.role, Role::ControlPlane(_)) {
+        if facts.cpus < CONTROL_PLANE_CPUS {
+            add(
+                found,
+                Lasting,
+                format!("{} CPU: a control plane needs {CONTROL_PLANE_CPUS}", facts.cpus),
+                "give the VM more CPUs",
+            );
+        }
+        if facts.memory_mb < CONTROL_PLANE_MEMORY_MB {
+            add(
+                found,
+                Lasting,
+                format!("{} MiB of memory: a control plane needs {CONTROL_PLANE_MEMORY_MB}", facts.memory_mb),
+                "give the VM more memory",
+            );
+        }
+    }
+    if let Some(container) = &facts.container {
+        if spec.kubernetes().is_some() && !facts.swap.is_empty() {
+            add(
+                found,
+                Warning,
+                format!(
+                    "the host swaps to {}: in a {container} container that is the host's to turn off",
+                    facts.swap.join(", ")
+                ),
+                "swapoff -a on the host",
+            );
+        }
+        for module in crate::render::modules(spec) {
+            if !facts.modules.contains(module) {
+                add(
+                    found,
+                    Lasting,
+                    format!(
+                        "the kernel module {module} is not loaded, and a {container} container cannot load it"
+                    ),
+                    format!("modprobe {module} on the host"),
+                );
+            }
+        }
+    }
+}
+
+fn software(kubernetes: &Kubernetes, facts: &Facts, found: &mut Vec<Finding>) {
+    use Weight::*;
+    match facts.kubeadm {
+        None => add(
+            found,
+            Lasting,
+            "this image has no kubeadm that runs",
+            "bake the image with KUBERNETES=apt or KUBERNETES=dir",
+        ),
+        Some(kubeadm) if kubeadm < OLDEST_KUBERNETES => add(
+            found,
+            Lasting,
+            format!(
+                "this image's kubeadm is {kubeadm}: older than {OLDEST_KUBERNETES}, the oldest that is supported"
+            ),
+            "bake the image with a newer Kubernetes",
+        ),
+        Some(kubeadm)
+            if (kubeadm.major, kubeadm.minor) != (kubernetes.version.major, kubernetes.version.minor) =>
+        {
+            add(
+                found,
+                Lasting,
+                format!(
+                    "this image has kubeadm {kubeadm}, the cluster file says Kubernetes {}",
+                    kubernetes.version
+                ),
+                format!(
+                    "write `kubernetes = \"{kubeadm}\"` in cluster.toml and render again, or bake the image with {}",
+                    kubernetes.version
+                ),
+            )
+        }
+        Some(_) => {}
+    }
+    match kubernetes.runtime {
+        RuntimeName::Containerd if facts.containerd.is_none() => {
+            add(found, Lasting, "this image has no containerd that runs", "bake the image again");
+        }
+        RuntimeName::Docker if !facts.docker => {
+            add(
+                found,
+                Lasting,
+                "this image has no docker",
+                "write `runtime = \"containerd\"` in cluster.toml, or bake docker into the image",
+            );
+        }
+        _ => {}
+    }
+    if facts.cgroup_v1 {
+        if kubernetes.version >= REFUSES_CGROUP_V1 {
+            add(
+                found,
+                Lasting,
+                format!("the machine runs cgroup v1, which kubelet {} refuses", kubernetes.version),
+                "boot with systemd.unified_cgroup_hierarchy=1",
+            );
+        } else {
+            add(
+                found,
+                Warning,
+                "the machine runs cgroup v1: kubelets from v1.35 on refuse it",
+                "boot with systemd.unified_cgroup_hierarchy=1 before you upgrade",
+            );
+        }
+    }
+    for addon in &kubernetes.addons {
+        if !facts.addons.contains(addon) {
+            let have = if facts.addons.is_empty() { "none".to_owned() } else { facts.addons.join(", ") };
+            add(
+                found,
+                Lasting,
+                format!("this image has no add-on `{addon}`; it has: {have}"),
+                "name one of these in `addons`, or bake NAME.yaml into /usr/share/kindling/addons",
+            );
+        }
+    }
+}
+
+/// The ports that this node listens on (<https://kubernetes.io/docs/reference/networking/ports-and-protocols/>).
+fn listens(spec: &NodeSpec) -> Vec<(u16, u16, &'static str)> {
+    let mut ports = Vec::new();
+    match &spec.role {
+        Role::ControlPlane(_) => ports.extend([
+            (6443, 6443, "the API server"),
+            (2379, 2380, "etcd"),
+            (10250, 10250, "the kubelet"),
+            (10257, 10257, "the controller manager"),
+            (10259, 10259, "the scheduler"),
+        ]),
+        Role::Worker(_) => {
+            ports.extend([
+                (10250, 10250, "the kubelet"),
+                (10256, 10256, "kube-proxy"),
+                (30000, 32767, "NodePort services"),
+            ]);
+        }
+        Role::LoadBalancer(_) => {}
+    }
+    if let Some(proxy) = spec.proxy() {
+        ports.extend([
+            (spec.endpoint.port, spec.endpoint.port, "haproxy"),
+            (proxy.stats_port, proxy.stats_port, "haproxy's statistics"),
+        ]);
+    }
+    ports
+}
+
+fn ports_of(spec: &NodeSpec) -> Vec<String> {
+    listens(spec)
+        .iter()
+        .map(|(first, last, _)| if first == last { first.to_string() } else { format!("{first}-{last}") })
+        .collect()
+}
+
+fn ports(spec: &NodeSpec, facts: &Facts, found: &mut Vec<Finding>) {
+    // On a machine where the work has begun they are our own.
+    if facts.kubeadm_began || facts.kindling_began {
+        return;
+    }
+    for (first, last, who) in listens(spec) {
+        for port in facts.listening.range(first..=last) {
+            add(
+                found,
+                Weight::Lasting,
+                format!("port {port} is in use, {who} needs it"),
+                format!("`ss -tlnp sport = :{port}` shows by whom; stop it"),
+            );
+        }
+    }
+}
+
+/// Nodes whose Node objects show the same machine id or product UUID: clones of one disk.
+pub fn twins(own: &DnsName, nodes: &serde_json::Value) -> Vec<String> {
+    let id = |node: &serde_json::Value, key: &str| {
+        node["status"]["nodeInfo"][key].as_str().unwrap_or("").to_lowercase()
+    };
+    let items: Vec<&serde_json::Value> = nodes["items"].as_array().into_iter().flatten().collect();
+    let Some(this) = items.iter().find(|n| n["metadata"]["name"] == own.as_str()) else { return Vec::new() };
+    items
+        .iter()
+        .filter(|n| n["metadata"]["name"] != own.as_str())
+        .filter(|n| {
+            ["machineID", "systemUUID"]
+                .iter()
+                .any(|key| !id(n, key).is_empty() && id(n, key) == id(this, key))
+        })
+        .filter_map(|n| n["metadata"]["name"].as_str().map(str::to_owned))
+        .collect()
+}

@@ -1,0 +1,36 @@
+//! Renderers: from the node spec to the text of a file, without I/O. One file a format.
+//!
+//! A text may hold secrets; the caller chooses the file's mode. Which do is said at each function.
+
+mod addons;
+mod chrony;
+mod containerd;
+mod discovery;
+mod docker;
+mod haproxy;
+mod hosts;
+mod keepalived;
+mod kernel;
+mod kubeadm;
+mod yaml;
+
+pub use addons::substitute;
+pub use chrony::chrony;
+pub use containerd::{ContainerdVersion, containerd, registry_hosts};
+pub use discovery::discovery_kubeconfig;
+pub use docker::{docker, docker_certificate, registry_logins};
+pub use haproxy::{HEALTH_PATH, haproxy};
+pub use hosts::hosts;
+pub use keepalived::{keepalived, keepalived_check};
+pub use kernel::{modules, modules_conf, sysctl_conf, sysctls};
+pub use kubeadm::{ConfigApi, Environment, kubeadm_init, kubeadm_join};
+
+/// First line of every rendered file that has comments.
+const WRITTEN_BY: &str = "# Written by Kindling from the role file: changes are lost at the next run.\n";
+
+/// Where every node keeps the cluster's CA certificate.
+const CA_FILE: &str = "/etc/kindling/ca.crt";
+/// Where [`keepalived_check`] lies, 0755.
+const CHECK_FILE: &str = "/etc/kindling/check-endpoint";
+/// The API server's own port on every control plane.
+const API_PORT: u16 = 6443;

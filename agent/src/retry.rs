@@ -1,0 +1,64 @@
+//! All waiting goes through here: bounded, with jitter, and with a message about what is waited for.
+
+use std::time::Duration;
+
+use crate::error::StepError;
+use crate::host::Host;
+
+/// How long to wait, and how often to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    pub deadline: Duration,
+    /// The first pause; each next one is half as long again, up to `longest`.
+    pub first: Duration,
+    pub longest: Duration,
+}
+
+impl Patience {
+    pub fn seconds(deadline: u64) -> Self {
+        Self {
+            deadline: Duration::from_secs(deadline),
+            first: Duration::from_millis(300),
+            longest: Duration::from_secs(5),
+        }
+    }
+}
+
+pub enum Attempt<T> {
+    Ready(T),
+    /// Not yet, and why.
+    NotYet(String),
+    /// Waiting cannot help.
+    Never(StepError),
+}
+
+/// Looks until `attempt` is ready or the deadline has passed; then `late` turns the last reason into an error.
+pub fn wait<T>(
+    host: &dyn Host,
+    patience: Patience,
+    waiting: &mut dyn FnMut(&str),
+    mut attempt: impl FnMut() -> Attempt<T>,
+    late: impl FnOnce(String) -> StepError,
+) -> Result<T, StepError> {
+    let start = host.now();
+    let mut pause = patience.first;
+    let mut told = String::new();
+    loop {
+        let reason = match attempt() {
+            Attempt::Ready(value) => return Ok(value),
+            Attempt::Never(error) => return Err(error),
+            Attempt::NotYet(reason) => reason,
+        };
+        if host.now().saturating_sub(start) >= patience.deadline {
+            return Err(late(format!("{reason} (waited {} s)", patience.deadline.as_secs())));
+        }
+        // A reason is told once, not at every look.
+        if reason != told {
+            waiting(&reason);
+            told = reason;
+        }
+        // Half of the pause is random: machines that start together must not ask together.
+        host.sleep(pause.mul_f64(0.5 + host.random()));
+        pause = (pause * 3 / 2).min(patience.longest);
+    }
+}

@@ -1,0 +1,353 @@
+//! Role file -> node spec: what is read is checked as a whole, and the result is a new type, so that
+//! nothing can be planned from a file that was not validated.
+
+pub mod file;
+pub mod types;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::input::{Findings, Report, Source};
+pub use file::{ControlPlane, Deadlines, Endpoint, Network, Proxy, Registry, RoleFile, Vrrp};
+use types::*;
+
+/// The oldest kubeadm whose behaviour is known (`v1beta2`, and control planes that can be pre-seeded with PKI).
+pub const OLDEST_KUBERNETES: KubernetesVersion = KubernetesVersion { major: 1, minor: 20, patch: 0 };
+
+/// A validated role file. Only [`NodeSpec::validate`] makes one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeSpec {
+    pub cluster: ClusterName,
+    pub name: DnsName,
+    pub network: Network,
+    pub endpoint: Endpoint,
+    pub hosts: BTreeMap<DnsName, Ipv4Addr>,
+    pub deadlines: Deadlines,
+    /// The cluster's CA certificate, PEM: every role verifies the API server with it.
+    pub ca: String,
+    pub role: Role,
+}
+
+/// A role carries what that role needs, and nothing more.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Role {
+    ControlPlane(Box<ControlPlaneRole>),
+    Worker(Box<Kubernetes>),
+    LoadBalancer(Box<LoadBalancerRole>),
+}
+
+/// What every machine with a kubelet needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kubernetes {
+    pub version: KubernetesVersion,
+    pub runtime: RuntimeName,
+    pub pods: Subnet,
+    pub services: Subnet,
+    pub dns_domain: DnsName,
+    pub image_repository: Option<String>,
+    pub registries: Vec<Registry>,
+    pub labels: BTreeMap<String, String>,
+    /// `None` leaves kubeadm's default: control planes are tainted, workers are not.
+    pub taints: Option<Vec<Taint>>,
+    /// Add-ons of the cluster: without one that brings a pod network no Node becomes Ready.
+    pub addons: Vec<String>,
+    pub token: BootstrapToken,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ControlPlaneRole {
+    pub kubernetes: Kubernetes,
+    pub first: bool,
+    pub peers: Vec<Ipv4Addr>,
+    pub cert_sans: Vec<HostOrAddress>,
+    pub token_ttl_hours: u32,
+    pub pki: ControlPlanePki,
+    /// Where the VIP may live on this machine (`stacked`).
+    pub vrrp: Option<Vrrp>,
+    pub proxy: Option<Proxy>,
+}
+
+/// The CAs and the service-account keys that all control planes share, PEM.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ControlPlanePki {
+    pub ca_key: Secret,
+    pub front_proxy_ca: String,
+    pub front_proxy_ca_key: Secret,
+    pub etcd_ca: String,
+    pub etcd_ca_key: Secret,
+    pub sa_public: String,
+    pub sa_key: Secret,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadBalancerRole {
+    pub vrrp: Vrrp,
+    pub proxy: Proxy,
+}
+
+impl NodeSpec {
+    pub fn role_name(&self) -> RoleName {
+        match self.role {
+            Role::ControlPlane(_) => RoleName::ControlPlane,
+            Role::Worker(_) => RoleName::Worker,
+            Role::LoadBalancer(_) => RoleName::LoadBalancer,
+        }
+    }
+
+    pub fn kubernetes(&self) -> Option<&Kubernetes> {
+        match &self.role {
+            Role::ControlPlane(role) => Some(&role.kubernetes),
+            Role::Worker(role) => Some(role),
+            Role::LoadBalancer(_) => None,
+        }
+    }
+
+    pub fn control_plane(&self) -> Option<&ControlPlaneRole> {
+        match &self.role {
+            Role::ControlPlane(role) => Some(role),
+            _ => None,
+        }
+    }
+
+    pub fn vrrp(&self) -> Option<&Vrrp> {
+        match &self.role {
+            Role::ControlPlane(role) => role.vrrp.as_ref(),
+            Role::Worker(_) => None,
+            Role::LoadBalancer(role) => Some(&role.vrrp),
+        }
+    }
+
+    pub fn proxy(&self) -> Option<&Proxy> {
+        match &self.role {
+            Role::ControlPlane(role) => role.proxy.as_ref(),
+            Role::Worker(_) => None,
+            Role::LoadBalancer(role) => Some(&role.proxy),
+        }
+    }
+
+    pub fn address(&self) -> Ipv4Addr {
+        self.network.address.ip()
+    }
+
+    /// `host:port`, as kubeadm's `controlPlaneEndpoint` wants it.
+    pub fn control_plane_endpoint(&self) -> String {
+        format!("{}:{}", self.endpoint.host, self.endpoint.port)
+    }
+
+    /// `text` without anything that this node must keep to itself.
+    pub fn mask(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        let mut hide = |secret: &str| {
+            if !secret.is_empty() {
+                text = text.replace(secret, "***");
+            }
+        };
+        if let Some(kubernetes) = self.kubernetes() {
+            // The token's id is public.
+            hide(&kubernetes.token.expose()[7..]);
+            kubernetes.registries.iter().filter_map(|r| r.password.as_ref()).for_each(|p| hide(p.expose()));
+        }
+        self.vrrp().into_iter().for_each(|v| hide(v.password.expose()));
+        self.proxy().into_iter().for_each(|p| hide(p.stats_password.expose()));
+        while let Some(start) = text.find("PRIVATE KEY-----\n") {
+            let from = start + "PRIVATE KEY-----".len();
+            let to = text[from..].find("-----END").map_or(text.len(), |n| from + n);
+            text.replace_range(from..to, " *** ");
+        }
+        text
+    }
+
+    /// Reads, parses and validates a role file. The report holds warnings on success and every mistake on failure.
+    pub fn load(path: &Path) -> Result<(Self, Report), Report> {
+        let unreadable = |message: String, remedy: &str| {
+            let findings = Findings::default();
+            findings.error("", 0..0, message, remedy);
+            findings.into_report(Source::new(path, ""))
+        };
+        let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => unreadable(
+                "there is no role file, so this machine does not know what to become".into(),
+                "boot it with a seed made by `kindling render`; `cloud-init status --long` says whether a seed was found",
+            ),
+            _ => unreadable(format!("cannot be read: {error}"), "run as root"),
+        })?;
+        if metadata.permissions().mode() & 0o077 != 0 {
+            return Err(unreadable(
+                format!(
+                    "its mode is {:04o}: others than its owner can read secrets in it",
+                    metadata.permissions().mode() & 0o7777
+                ),
+                "chmod 0600 it; the seeds of `kindling render` do so. If others had access, make new secrets",
+            ));
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            unreadable(format!("cannot be read: {error}"), "run as root; the file must be UTF-8")
+        })?;
+        Self::parse(Source::new(path, text))
+    }
+
+    pub fn parse(source: Source) -> Result<(Self, Report), Report> {
+        let (file, warnings) = RoleFile::parse(source)?;
+        let source = warnings.source;
+        let findings = Findings::default();
+        match Self::validate(file, &source, &findings) {
+            Some(spec) if !findings.has_errors() => {
+                let mut report = findings.into_report(source);
+                report.problems.extend(warnings.problems);
+                Ok((spec, report))
+            }
+            _ => Err(findings.into_report(source)),
+        }
+    }
+
+    /// Checks what spans several keys. All findings carry the place of the key in the file.
+    fn validate(file: RoleFile, source: &Source, findings: &Findings) -> Option<Self> {
+        let at = |key: &str| place(&source.text, key);
+        let missing = |key: &str, role: RoleName| {
+            findings.error(
+                key,
+                at(key),
+                format!("missing: a {role} needs it"),
+                "render the seed again with `kindling render`",
+            );
+        };
+        if file.kubernetes < OLDEST_KUBERNETES {
+            findings.error(
+                "kubernetes",
+                at("kubernetes"),
+                format!(
+                    "{} is older than {OLDEST_KUBERNETES}, the oldest that is supported",
+                    file.kubernetes
+                ),
+                "choose a newer version in cluster.toml and bake an image with it",
+            );
+        }
+        if file.hosts.get(&file.name) != Some(&file.network.address.ip()) {
+            findings.error(
+                "hosts",
+                at("hosts"),
+                format!("does not name this node as {} {}", file.network.address.ip(), file.name),
+                "render the seed again with `kindling render`",
+            );
+        }
+        if let Some(vip) = file.endpoint.vip {
+            if !file.network.address.subnet().contains(&vip) && file.vrrp.is_some() {
+                findings.error(
+                    "endpoint.vip",
+                    at("vip"),
+                    format!("{vip} is outside this node's subnet {}", file.network.address.subnet()),
+                    "choose a free address of the nodes' subnet: a VIP is claimed by ARP",
+                );
+            }
+            if file.hosts.values().any(|address| *address == vip) {
+                findings.error(
+                    "endpoint.vip",
+                    at("vip"),
+                    format!("{vip} is also a node's address"),
+                    "choose a free address",
+                );
+            }
+        }
+        if file.endpoint.by == EndpointBy::Stacked && file.proxy.is_some() && file.endpoint.port == 6443 {
+            findings.error(
+                "endpoint.port",
+                at("port"),
+                "haproxy and the API server cannot both listen on 6443 of one machine",
+                "use another port for the endpoint, 8443 for instance",
+            );
+        }
+        let role = match file.role {
+            RoleName::LoadBalancer => {
+                if file.vrrp.is_none() {
+                    missing("vrrp", file.role);
+                }
+                if file.proxy.is_none() {
+                    missing("proxy", file.role);
+                }
+                Role::LoadBalancer(Box::new(LoadBalancerRole { vrrp: file.vrrp?, proxy: file.proxy? }))
+            }
+            RoleName::Worker | RoleName::ControlPlane => {
+                if file.token.is_none() {
+                    missing("token", file.role);
+                }
+                let kubernetes = file.token.map(|token| Kubernetes {
+                    version: file.kubernetes,
+                    runtime: file.runtime,
+                    pods: file.pods,
+                    services: file.services,
+                    dns_domain: file.dns_domain,
+                    image_repository: file.image_repository,
+                    registries: file.registries,
+                    labels: file.labels,
+                    taints: file.taints,
+                    addons: file.addons,
+                    token,
+                });
+                if file.role == RoleName::Worker {
+                    Role::Worker(Box::new(kubernetes?))
+                } else {
+                    let pki = file.pki.clone();
+                    for (key, present) in [
+                        ("pki.ca_key", pki.ca_key.is_some()),
+                        ("pki.front_proxy_ca", pki.front_proxy_ca.is_some()),
+                        ("pki.front_proxy_ca_key", pki.front_proxy_ca_key.is_some()),
+                        ("pki.etcd_ca", pki.etcd_ca.is_some()),
+                        ("pki.etcd_ca_key", pki.etcd_ca_key.is_some()),
+                        ("pki.sa_public", pki.sa_public.is_some()),
+                        ("pki.sa_key", pki.sa_key.is_some()),
+                        ("control_plane", file.control_plane.is_some()),
+                    ] {
+                        if !present {
+                            missing(key, file.role);
+                        }
+                    }
+                    let control_plane = file.control_plane?;
+                    Role::ControlPlane(Box::new(ControlPlaneRole {
+                        kubernetes: kubernetes?,
+                        first: control_plane.first,
+                        peers: control_plane.peers,
+                        cert_sans: control_plane.cert_sans,
+                        token_ttl_hours: control_plane.token_ttl_hours,
+                        pki: ControlPlanePki {
+                            ca_key: pki.ca_key?,
+                            front_proxy_ca: pki.front_proxy_ca?,
+                            front_proxy_ca_key: pki.front_proxy_ca_key?,
+                            etcd_ca: pki.etcd_ca?,
+                            etcd_ca_key: pki.etcd_ca_key?,
+                            sa_public: pki.sa_public?,
+                            sa_key: pki.sa_key?,
+                        },
+                        vrrp: file.vrrp,
+                        proxy: file.proxy,
+                    }))
+                }
+            }
+        };
+        Some(Self {
+            cluster: file.cluster,
+            name: file.name,
+            network: file.network,
+            endpoint: file.endpoint,
+            hosts: file.hosts,
+            deadlines: file.deadlines,
+            ca: file.pki.ca,
+            role,
+        })
+    }
+}
+
+/// Where the last part of a dotted key stands at the start of a line: a role file has one key a line.
+fn place(text: &str, key: &str) -> std::ops::Range<usize> {
+    let last = key.rsplit('.').next().unwrap_or(key);
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let name = line.trim_start_matches('[').split(['=', ']']).next().unwrap_or("").trim();
+        if name == last || name == key {
+            return start..start + line.trim_end().len();
+        }
+        start += line.len();
+    }
+    0..0
+}

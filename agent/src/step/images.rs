@@ -1,0 +1,122 @@
+//! Preloaded images: pinned against the kubelet's garbage collection. Archives that are not in the
+//! store yet are imported in the background, so that nobody waits for them on the way to Ready.
+
+use std::path::{Path, PathBuf};
+
+use super::{Context, Found};
+use crate::error::StepError;
+use crate::host::{Command, Host, read_text};
+
+/// The images that the bake put into containerd's store: a JSON list of `name` and `digest`.
+pub const PRELOADED: &str = "/usr/share/kindling/images.json";
+/// Archives that an operator adds to a machine.
+pub const ARCHIVES: &str = "/var/lib/kindling/images";
+/// Names of archives that were imported, one a line.
+const IMPORTED: &str = "/var/lib/kindling/images.imported";
+
+/// The label that makes containerd's CRI plugin report an image as pinned
+/// (<https://kubernetes.io/docs/concepts/architecture/garbage-collection/#container-image-lifecycle>).
+const PIN: &str = "io.cri-containerd.pinned=pinned";
+
+fn ctr<'a>(args: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    ["--namespace=k8s.io", "images"].into_iter().chain(args).map(str::to_owned).collect()
+}
+
+/// Images in the store as (name, whether pinned).
+fn stored(host: &dyn Host) -> Result<Vec<(String, bool)>, StepError> {
+    let output = host.run(&Command::query("ctr", ctr(["ls"])))?;
+    Ok(output
+        .stdout
+        .lines()
+        .skip(1)
+        .filter_map(|line| Some((line.split_whitespace().next()?.to_owned(), line.contains(PIN))))
+        .collect())
+}
+
+fn preloaded(host: &dyn Host) -> Vec<String> {
+    let list: serde_json::Value =
+        serde_json::from_str(&read_text(host, PRELOADED).unwrap_or_default()).unwrap_or_default();
+    let images = list.as_array().into_iter().flatten();
+    images.filter_map(|image| image["name"].as_str().map(str::to_owned)).collect()
+}
+
+fn unpinned(host: &dyn Host) -> Result<(Vec<String>, Vec<String>), StepError> {
+    let stored = stored(host)?;
+    let wanted = preloaded(host);
+    let missing = wanted.iter().filter(|w| !stored.iter().any(|(name, _)| name == *w)).cloned().collect();
+    let unpinned = stored
+        .into_iter()
+        .filter(|(name, pinned)| !pinned && wanted.contains(name))
+        .map(|(name, _)| name)
+        .collect();
+    Ok((unpinned, missing))
+}
+
+fn new_archives(host: &dyn Host) -> Result<Vec<String>, StepError> {
+    let folder = Path::new(ARCHIVES);
+    let imported = read_text(host, IMPORTED).unwrap_or_default();
+    let names = host.list(folder).map_err(|e| StepError::file("read", folder, &e))?;
+    Ok(names.into_iter().filter(|n| n.ends_with(".tar") && !imported.lines().any(|l| l == n)).collect())
+}
+
+pub fn look(cx: &mut Context<'_>) -> Result<Found, StepError> {
+    let (unpinned, missing) = unpinned(cx.host)?;
+    let archives = new_archives(cx.host)?;
+    if !unpinned.is_empty() || !archives.is_empty() {
+        return Ok(Found::Differs(unpinned.into_iter().chain(archives).collect::<Vec<_>>().join(", ")));
+    }
+    // They can still be pulled where a registry can be reached; kubeadm says so if not.
+    let remark = (!missing.is_empty())
+        .then(|| format!("baked in, but no longer in the store: {}", missing.join(", ")));
+    Ok(Found::Matches(remark))
+}
+
+pub fn act(cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
+    let (unpinned, _) = unpinned(cx.host)?;
+    for name in unpinned {
+        cx.host.run(&Command::new("ctr", ctr(["label", &name, PIN])))?;
+    }
+    let archives = new_archives(cx.host)?;
+    if archives.is_empty() {
+        return Ok(None);
+    }
+    // An import that an earlier run began goes on by itself.
+    let running = cx
+        .host
+        .run(&Command::query("systemctl", ["is-active", "--quiet", "kindling-import.service"]))
+        .is_ok();
+    if !running {
+        cx.host.run(&Command::new(
+            "systemd-run",
+            [
+                "--unit=kindling-import",
+                "--collect",
+                "--quiet",
+                "--property=Nice=10",
+                "/usr/bin/kindling",
+                "import-images",
+            ],
+        ))?;
+    }
+    Ok(Some(format!("{} imported in the background", archives.join(", "))))
+}
+
+/// Imports what is new in [`ARCHIVES`]; run by the background unit.
+pub fn import(host: &dyn Host) -> Result<Vec<String>, StepError> {
+    let mut done = Vec::new();
+    for name in new_archives(host)? {
+        let path = PathBuf::from(ARCHIVES).join(&name).display().to_string();
+        let before = stored(host)?;
+        host.run(&Command::new("ctr", ctr(["import", &path])).timeout(std::time::Duration::from_secs(1800)))?;
+        for (image, _) in
+            stored(host)?.into_iter().filter(|(image, _)| !before.iter().any(|(b, _)| b == image))
+        {
+            host.run(&Command::new("ctr", ctr(["label", &image, PIN])))?;
+        }
+        let imported = read_text(host, IMPORTED).unwrap_or_default() + &name + "\n";
+        host.write(Path::new(IMPORTED), imported.as_bytes(), 0o644)
+            .map_err(|e| StepError::file("write", Path::new(IMPORTED), &e))?;
+        done.push(name);
+    }
+    Ok(done)
+}

@@ -1,0 +1,167 @@
+//! The last step: what this machine is for works.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::{Context, Found, kubeadm};
+use crate::error::StepError;
+use crate::host::{Command, Host, read_text};
+use crate::kube::{Credentials, KubeError, Server, node_is_ready};
+use crate::preflight::twins;
+use crate::retry::{Attempt, Patience, wait};
+use crate::role::NodeSpec;
+use crate::role::types::{DnsName, Secret};
+
+/// The kubelet's own certificate and key.
+const KUBELET_IDENTITY: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ready {
+    Node {
+        name: DnsName,
+        /// Whether the cluster gets a pod network from us; without one no Node becomes Ready.
+        network_addon: bool,
+    },
+    Services(Vec<&'static str>),
+}
+
+impl Ready {
+    pub fn look(&self, cx: &mut Context<'_>) -> Result<Found, StepError> {
+        Ok(match self.state(cx) {
+            Attempt::Ready(remark) => Found::Matches(remark),
+            Attempt::NotYet(reason) => Found::Differs(reason),
+            Attempt::Never(error) => return Err(error),
+        })
+    }
+
+    pub fn act(&self, cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
+        let (host, spec, completed, interrupted) = (cx.host, cx.spec, cx.completed, cx.interrupted);
+        let mut silent = |_: &str| {};
+        wait(
+            host,
+            Patience::seconds(spec.deadlines.ready),
+            cx.waiting,
+            || self.state(&mut Context { host, spec, completed, interrupted, waiting: &mut silent }),
+            |reason| {
+                let remedy = match self {
+                    Self::Node { .. } => {
+                        "`journalctl -b -u kubelet` says why; `kubectl describe node` shows the Node's conditions"
+                    }
+                    Self::Services(_) => "`systemctl status haproxy keepalived` says why",
+                };
+                StepError::passing(reason, remedy)
+            },
+        )
+    }
+
+    fn state(&self, cx: &mut Context<'_>) -> Attempt<Option<String>> {
+        match self {
+            Self::Services(units) => {
+                for unit in units {
+                    if cx.host.run(&Command::query("systemctl", ["is-active", "--quiet", unit])).is_err() {
+                        return Attempt::NotYet(format!("{unit} does not run"));
+                    }
+                }
+                Attempt::Ready(None)
+            }
+            Self::Node { name, network_addon } => node_state(cx.host, cx.spec, name, *network_addon),
+        }
+    }
+}
+
+fn node_state(
+    host: &dyn Host,
+    spec: &NodeSpec,
+    name: &DnsName,
+    network_addon: bool,
+) -> Attempt<Option<String>> {
+    let Some(identity) = read_text(host, KUBELET_IDENTITY) else {
+        return Attempt::NotYet("the kubelet has no certificate yet".into());
+    };
+    let server = match server(host, spec) {
+        Ok(server) => server,
+        Err(reason) => return Attempt::NotYet(reason),
+    };
+    let credentials = Credentials::Certificate(Secret::new(identity));
+    let get = |path: &str| -> Result<Value, KubeError> {
+        let body = host.get(&server, &credentials, path, Duration::from_secs(10))?;
+        serde_json::from_str(&body).map_err(|error| KubeError::Client(error.to_string()))
+    };
+    let node = match get(&format!("/api/v1/nodes/{name}")) {
+        Ok(node) => node,
+        Err(error) => return Attempt::NotYet(unready(&error)),
+    };
+    // After a power cut the Node still says what it said before it; the lease is the kubelet's heartbeat.
+    match get(&format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}")) {
+        Ok(lease) if renewed_since_boot(host, &lease) => {}
+        Ok(_) => return Attempt::NotYet("the kubelet has not reported since this machine started".into()),
+        Err(error) => return Attempt::NotYet(unready(&error)),
+    }
+    if node_is_ready(&node) {
+        let twins = get("/api/v1/nodes").map(|nodes| twins(name, &nodes)).unwrap_or_default();
+        let remark = (!twins.is_empty()).then(|| {
+            format!("warning: the same machine id or product UUID as {}: clones of one disk; give each VM its own", twins.join(", "))
+        });
+        return Attempt::Ready(remark);
+    }
+    let message = not_ready_message(&node);
+    if !network_addon && message.to_lowercase().contains("network") {
+        return Attempt::Ready(Some(
+            "the Node waits for the pod network that you apply (addons = [])".into(),
+        ));
+    }
+    Attempt::NotYet(format!("the Node is not Ready: {message}"))
+}
+
+/// A control plane asks its own API server, a worker the endpoint.
+fn server(host: &dyn Host, spec: &NodeSpec) -> Result<Server, String> {
+    if spec.control_plane().is_some() {
+        return Ok(Server::at(&spec.ca, spec.address(), 6443));
+    }
+    kubeadm::endpoint_servers(host, spec)?
+        .into_iter()
+        .next()
+        .ok_or_else(|| "the endpoint's name has no address".into())
+}
+
+fn unready(error: &KubeError) -> String {
+    match error {
+        KubeError::Unreachable { address, .. } => format!("the API at {address} does not answer"),
+        KubeError::Status { status: 404, .. } => "the kubelet has not registered its Node yet".into(),
+        other => other.to_string(),
+    }
+}
+
+fn not_ready_message(node: &Value) -> String {
+    node["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|c| c["type"] == "Ready")
+        .and_then(|c| c["message"].as_str())
+        .unwrap_or("it has no Ready condition yet")
+        .to_owned()
+}
+
+/// Compares two readings of this machine's own clock: the kubelet here wrote the lease.
+fn renewed_since_boot(host: &dyn Host, lease: &Value) -> bool {
+    let renewed = lease["spec"]["renewTime"].as_str().and_then(|t| OffsetDateTime::parse(t, &Rfc3339).ok());
+    match (renewed, boot_time(host)) {
+        (Some(renewed), Some(boot)) => renewed.unix_timestamp() >= boot,
+        _ => false,
+    }
+}
+
+/// Seconds since the epoch at which PID 1 started: the machine, or the container that it is.
+fn boot_time(host: &dyn Host) -> Option<i64> {
+    let kernel: i64 =
+        read_text(host, "/proc/stat")?.lines().find_map(|l| l.strip_prefix("btime "))?.trim().parse().ok()?;
+    let stat = read_text(host, "/proc/1/stat")?;
+    // Field 22 counted from the state, which follows the name in parentheses (proc_pid_stat(5)), in
+    // USER_HZ ticks, which Linux fixes at 100 a second.
+    let ticks: i64 = stat.rsplit(')').next()?.split_whitespace().nth(19)?.parse().ok()?;
+    Some(kernel + ticks / 100)
+}

@@ -1,0 +1,148 @@
+//! A system service with its files: checked before it is started, restarted only when they changed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Context, Found, files};
+use crate::error::StepError;
+use crate::host::{Command, Host};
+use crate::plan::FileSpec;
+use crate::retry::{Attempt, Patience, wait};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    pub unit: &'static str,
+    /// The first is the one that `checker` reads; the others are what it refers to.
+    pub files: Vec<FileSpec>,
+    /// The daemon's own check of its configuration; the file's path is appended.
+    pub checker: Option<Vec<&'static str>>,
+    /// A command that succeeds when the service answers.
+    pub probe: Option<Vec<&'static str>>,
+}
+
+impl Service {
+    pub fn new(unit: &'static str, files: Vec<FileSpec>) -> Self {
+        Self { unit, files, checker: None, probe: None }
+    }
+
+    pub fn checked_by(mut self, program: &'static str, args: &[&'static str]) -> Self {
+        self.checker = Some([&[program], args].concat());
+        self
+    }
+
+    pub fn answering(mut self, program: &'static str, args: &[&'static str]) -> Self {
+        self.probe = Some([&[program], args].concat());
+        self
+    }
+
+    fn is(&self, host: &dyn Host, what: &str) -> bool {
+        host.run(&Command::query("systemctl", [what, "--quiet", self.unit])).is_ok()
+    }
+
+    /// The unit's state, once systemd is through with starting it: after a boot that may go on beside the agent.
+    fn settled_state(&self, cx: &mut Context<'_>) -> String {
+        let (host, unit) = (cx.host, self.unit);
+        let state = || match host.run(&Command::query("systemctl", ["is-active", unit])) {
+            Ok(output) => output.stdout.trim().to_owned(),
+            Err(error) => error.output().map(|o| o.stdout.trim().to_owned()).unwrap_or_default(),
+        };
+        let settled = wait(
+            host,
+            Patience { longest: Duration::from_secs(1), ..Patience::seconds(90) },
+            cx.waiting,
+            || match state() {
+                state if state == "activating" => Attempt::NotYet(format!("{unit} is starting")),
+                state => Attempt::Ready(state),
+            },
+            |reason| StepError::passing(reason, ""),
+        );
+        settled.unwrap_or_else(|_| "still starting".to_owned())
+    }
+
+    pub fn look(&self, cx: &mut Context<'_>) -> Result<Found, StepError> {
+        let list = files::differing(cx.host, &self.files)?;
+        if !list.is_empty() {
+            return Ok(Found::Differs(list.join(", ")));
+        }
+        // The files may be new and the daemon may still run with the old ones.
+        if cx.interrupted {
+            return Ok(Found::Differs("an earlier run was interrupted here".into()));
+        }
+        if !self.is(cx.host, "is-enabled") {
+            return Ok(Found::Differs(format!("{} is not enabled", self.unit)));
+        }
+        let state = self.settled_state(cx);
+        if state != "active" {
+            return Ok(Found::Differs(format!("{} is {state}", self.unit)));
+        }
+        Ok(Found::matches())
+    }
+
+    pub fn act(&self, cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
+        // What the configuration refers to must be there when the daemon checks it.
+        for file in self.files.iter().skip(1) {
+            files::write(cx.host, file)?;
+        }
+        self.check_candidate(cx.host)?;
+        if let Some(file) = self.files.first() {
+            files::write(cx.host, file)?;
+        }
+        let minutes = Duration::from_secs(180);
+        if !self.is(cx.host, "is-enabled") {
+            cx.host.run(&Command::new("systemctl", ["enable", self.unit]))?;
+        }
+        // restart starts what does not run
+        cx.host.run(&Command::new("systemctl", ["restart", self.unit]).timeout(minutes)).map_err(
+            |error| {
+                let log = cx
+                    .host
+                    .run(&Command::query("journalctl", ["-b", "-o", "cat", "-n", "8", "-u", self.unit]))
+                    .map(|o| o.stdout)
+                    .unwrap_or_default();
+                StepError::passing(
+                    format!("{error}\n{log}"),
+                    format!("`journalctl -b -u {}` has the whole of it", self.unit),
+                )
+            },
+        )?;
+        self.wait_for_answer(cx)?;
+        Ok(None)
+    }
+
+    /// Lets the daemon check the new configuration before the old one is replaced.
+    fn check_candidate(&self, host: &dyn Host) -> Result<(), StepError> {
+        let (Some(checker), Some(file)) = (&self.checker, self.files.first()) else { return Ok(()) };
+        let name = file.path.file_name().unwrap_or_default();
+        let candidate = PathBuf::from("/run/kindling").join(name);
+        host.write(&candidate, file.content.as_bytes(), 0o600)
+            .map_err(|e| StepError::file("write", &candidate, &e))?;
+        let mut args: Vec<String> = checker[1..].iter().map(|a| (*a).to_owned()).collect();
+        args.push(candidate.display().to_string());
+        let result = host.run(&Command::query(checker[0], args));
+        host.remove(&candidate).map_err(|e| StepError::file("remove", &candidate, &e))?;
+        result.map(|_| ()).map_err(|error| {
+            StepError::lasting(
+                format!("{} would refuse its configuration: {error}", self.unit),
+                "nothing was changed; this is a mistake of Kindling's or a version of the daemon that it does not know: report it",
+            )
+        })
+    }
+
+    fn wait_for_answer(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
+        let Some(probe) = &self.probe else { return Ok(()) };
+        let host = cx.host;
+        let unit = self.unit;
+        wait(
+            host,
+            Patience::seconds(120),
+            cx.waiting,
+            || match host
+                .run(&Command::query(probe[0], probe[1..].iter().copied()).timeout(Duration::from_secs(10)))
+            {
+                Ok(_) => Attempt::Ready(()),
+                Err(error) => Attempt::NotYet(format!("{unit} does not answer: {error}")),
+            },
+            |reason| StepError::passing(reason, format!("`journalctl -b -u {unit}` says why")),
+        )
+    }
+}

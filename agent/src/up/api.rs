@@ -1,0 +1,149 @@
+//! The cluster's API from the host: a kubeconfig for 127.0.0.1, and what the Nodes say of themselves.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::UpError;
+use super::plan::Api;
+use crate::kube::{Credentials, Kube, Server, node_is_ready};
+use crate::role::types::Secret;
+
+/// The administrator's kubeconfig of `kindling render`, towards the port on this host.
+pub fn kubeconfig(rendered: &str, api: &Api, port: u16) -> Result<Secret, UpError> {
+    let mut text = String::with_capacity(rendered.len() + 80);
+    let mut replaced = false;
+    for line in rendered.lines() {
+        match line.split_once("server: ") {
+            Some((indent, _)) if indent.trim().is_empty() => {
+                text.push_str(&format!(
+                    "{indent}server: https://127.0.0.1:{port}\n{indent}tls-server-name: {}\n",
+                    api.name
+                ));
+                replaced = true;
+            }
+            _ => {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+    }
+    if replaced { Ok(Secret::new(text)) } else { Err(not_ours("server")) }
+}
+
+fn not_ours(key: &str) -> UpError {
+    UpError::new(
+        format!("the seeds' admin.conf has no `{key}`"),
+        "render the seeds again with `kindling render`",
+    )
+}
+
+/// A client with the kubeconfig's certificate.
+pub fn client(kubeconfig: &Secret, api: &Api, port: u16) -> Result<Kube, UpError> {
+    let data = |key: &str| {
+        let line = kubeconfig.expose().lines().find_map(|l| l.trim().strip_prefix(&format!("{key}: ")));
+        let bytes = STANDARD.decode(line?.trim()).ok()?;
+        String::from_utf8(bytes).ok()
+    };
+    let read = |key| data(key).ok_or_else(|| not_ours(key));
+    let certificate = read("client-certificate-data")? + &read("client-key-data")?;
+    let server = Server {
+        ca: read("certificate-authority-data")?,
+        address: ([127, 0, 0, 1], port).into(),
+        name: Some(api.name.clone()),
+    };
+    Kube::new(server, Credentials::Certificate(Secret::new(certificate)), Duration::from_secs(10)).map_err(
+        |error| UpError::new(format!("admin.conf: {error}"), "render the seeds again with `kindling render`"),
+    )
+}
+
+/// A Node as the API has it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ApiNode {
+    pub name: String,
+    pub roles: Vec<String>,
+    pub ready: bool,
+    pub version: String,
+    pub internal_ip: String,
+    /// When its kubelet last said whether it is ready, in seconds since the epoch.
+    #[serde(skip)]
+    pub heartbeat: Option<i64>,
+}
+
+pub fn nodes(kube: &Kube) -> Result<Vec<ApiNode>, crate::kube::KubeError> {
+    let list = kube.get_json("/api/v1/nodes")?;
+    Ok(list["items"].as_array().into_iter().flatten().map(node).collect())
+}
+
+fn node(value: &Value) -> ApiNode {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let find = |list: &Value, kind: &str| {
+        list.as_array().into_iter().flatten().find(|item| item["type"] == kind).cloned().unwrap_or_default()
+    };
+    let labels = value["metadata"]["labels"].as_object();
+    let roles =
+        labels.into_iter().flatten().filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/"));
+    let mut roles: Vec<String> = roles.map(str::to_owned).collect();
+    roles.sort();
+    let heartbeat =
+        find(&value["status"]["conditions"], "Ready")["lastHeartbeatTime"].as_str().map(str::to_owned);
+    ApiNode {
+        name: text(&value["metadata"]["name"]),
+        roles,
+        ready: node_is_ready(value),
+        version: text(&value["status"]["nodeInfo"]["kubeletVersion"]),
+        internal_ip: text(&find(&value["status"]["addresses"], "InternalIP")["address"]),
+        heartbeat: heartbeat
+            .and_then(|t| OffsetDateTime::parse(&t, &Rfc3339).ok())
+            .map(OffsetDateTime::unix_timestamp),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kubeconfig_leads_to_this_host_and_asks_for_the_endpoints_name() {
+        let rendered = "clusters:\n- name: \"demo\"\n  cluster:\n    server: https://kubeapi.kindling.test:6443\n    certificate-authority-data: QQ==\n";
+        let api = Api { address: [10, 0, 0, 10].into(), port: 6443, name: "kubeapi.kindling.test".into() };
+        assert_eq!(
+            kubeconfig(rendered, &api, 40001).expect("a kubeconfig").expose(),
+            "clusters:\n- name: \"demo\"\n  cluster:\n    server: https://127.0.0.1:40001\n    tls-server-name: kubeapi.kindling.test\n    certificate-authority-data: QQ==\n"
+        );
+        let error = kubeconfig("kind: Config\n", &api, 1).expect_err("no server").to_string();
+        assert_eq!(
+            error,
+            "the seeds' admin.conf has no `server`\n  remedy: render the seeds again with `kindling render`"
+        );
+    }
+
+    #[test]
+    fn a_node_is_read_as_the_table_wants_it() {
+        let value = serde_json::json!({
+            "metadata": { "name": "cp1", "labels": {
+                "kubernetes.io/os": "linux", "node-role.kubernetes.io/master": "", "node-role.kubernetes.io/control-plane": "" } },
+            "status": {
+                "conditions": [{ "type": "MemoryPressure", "status": "False" },
+                    { "type": "Ready", "status": "True", "lastHeartbeatTime": "1970-01-01T00:01:40Z" }],
+                "addresses": [{ "type": "InternalIP", "address": "10.0.0.11" }, { "type": "Hostname", "address": "cp1" }],
+                "nodeInfo": { "kubeletVersion": "v1.20.2" } }
+        });
+        assert_eq!(
+            node(&value),
+            ApiNode {
+                name: "cp1".into(),
+                roles: vec!["control-plane".into(), "master".into()],
+                ready: true,
+                version: "v1.20.2".into(),
+                internal_ip: "10.0.0.11".into(),
+                heartbeat: Some(100),
+            }
+        );
+    }
+}

@@ -1,0 +1,222 @@
+//! `kindling up` and `kindling down`: a rendered cluster on this machine, on a private network that no packet
+//! leaves, all nodes powered on at the same moment.
+//!
+//! The nouns: the *plan* (what is to run, kept in the state folder), the *place* (the state folder), a
+//! *driver* (QEMU, or machines in namespaces), the *progress* of a node (read from its console), and the
+//! *outcome*. The machines live on when `up` returns; `down` takes away all that `up` made.
+
+mod api;
+mod driver;
+mod error;
+mod forward;
+mod interrupt;
+mod machines;
+mod outcome;
+mod plan;
+mod process;
+mod qemu;
+mod running;
+mod screen;
+mod state;
+mod switch;
+mod table;
+mod tools;
+mod wait;
+mod watch;
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::cluster;
+pub use driver::DriverName;
+pub use error::UpError;
+pub use forward::Forward;
+pub use outcome::{NodeOutcome, Outcome, Verdict};
+pub use running::Running;
+pub use switch::Switch;
+
+use interrupt::Interrupts;
+use plan::UpPlan;
+use screen::Screen;
+use state::{Place, State};
+
+/// Exit code after Ctrl-C: 128 and the number of SIGINT, as shells have it.
+pub const INTERRUPTED: u8 = 130;
+
+#[derive(Debug, Clone)]
+pub struct UpOptions {
+    /// The cluster file.
+    pub cluster: PathBuf,
+    /// The folder that `kindling render` wrote.
+    pub seeds: PathBuf,
+    /// The folder that `image/bake` wrote.
+    pub image: PathBuf,
+    pub driver: DriverName,
+    /// `.kindling/CLUSTER` below the current folder where `None`.
+    pub state: Option<PathBuf>,
+    /// Of each machine; QEMU only, as machines in namespaces share the host's.
+    pub cpus: u32,
+    /// Of a control plane, and of all others too unless `worker_memory_mb` says otherwise; QEMU only.
+    pub memory_mb: u32,
+    pub worker_memory_mb: Option<u32>,
+    /// Largest size of a disk; QEMU only.
+    pub disk_gb: u32,
+    /// The port on 127.0.0.1; a free one where `None`.
+    pub port: Option<u16>,
+    /// How long to wait for the cluster; 900 s for machines and 1800 s for QEMU where `None`.
+    pub timeout: Option<Duration>,
+    /// Stops and removes what is there before.
+    pub restart: bool,
+    /// Cuts the power of all machines that run, and starts them again on the same disks.
+    pub power_cycle: bool,
+    /// The `kindling` that goes on as the forwarder or the switch; this very program where `None`.
+    pub program: Option<PathBuf>,
+}
+
+impl UpOptions {
+    pub fn new(cluster: PathBuf, seeds: PathBuf, image: PathBuf, driver: DriverName) -> Self {
+        Self {
+            cluster,
+            seeds,
+            image,
+            driver,
+            state: None,
+            cpus: 2,
+            memory_mb: 2048,
+            worker_memory_mb: None,
+            disk_gb: 20,
+            port: None,
+            timeout: None,
+            restart: false,
+            power_cycle: false,
+            program: None,
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(match self.driver {
+            DriverName::Machines => Duration::from_secs(900),
+            DriverName::Qemu => Duration::from_secs(1800),
+        })
+    }
+}
+
+/// Brings the cluster up and waits for it. An `Outcome` says how the machines fare, also when a node failed;
+/// an error, that they could not be started. Progress goes to standard error.
+pub fn up(options: &UpOptions) -> Result<Outcome, UpError> {
+    let interrupts = Interrupts::catch();
+    let mut screen = Screen::new();
+    let (cluster, _) =
+        cluster::load(&options.cluster).map_err(|report| UpError::Cluster(report.to_string()))?;
+    let plan = UpPlan::new(&cluster, options)?;
+    let path = options.state.clone().unwrap_or_else(|| Place::default_path(&plan.cluster));
+    let place = Place::make(&path)?;
+    let lock = place.lock()?;
+
+    if options.restart {
+        stop(&place)?;
+    }
+    let state = match place.read() {
+        Some(state) if !options.restart => {
+            agree(&state, &plan, options)?;
+            state
+        }
+        _ => State { port: free_port(options.port)?, plan },
+    };
+    let running = Running::new(place.clone(), state, options.program.clone())?;
+    running.start(options.power_cycle, &interrupts, &mut screen)?;
+    // `down` and a power cycle may come from elsewhere while this one waits.
+    drop(lock);
+    running.wait(options.timeout(), &interrupts, &mut screen)
+}
+
+/// Machines that are there are what is wanted, or nothing is done with them.
+fn agree(state: &State, wanted: &UpPlan, options: &UpOptions) -> Result<(), UpError> {
+    let difference = match options.port {
+        Some(port) if port != state.port => Some("the API has another port"),
+        _ => state.plan.difference(wanted),
+    };
+    match difference {
+        None => Ok(()),
+        Some(difference) => Err(UpError::new(
+            format!("machines of {} are there already, and {difference}", wanted.cluster),
+            "`kindling up --restart` makes new ones, `kindling down` only removes the old ones",
+        )),
+    }
+}
+
+fn free_port(wanted: Option<u16>) -> Result<u16, UpError> {
+    let listen = ([127, 0, 0, 1], wanted.unwrap_or(0)).into();
+    forward::port_is_free(listen)?;
+    let port =
+        TcpListener::bind(listen).and_then(|listener| listener.local_addr()).map(|address| address.port());
+    port.map_err(|error| UpError::new(format!("no free port on 127.0.0.1: {error}"), "name one with --port"))
+}
+
+#[derive(Debug, Clone)]
+pub struct DownOptions {
+    /// The cluster whose default state folder is meant, unless `state` names one.
+    pub cluster: PathBuf,
+    pub state: Option<PathBuf>,
+    /// Leaves the state folder with disks and logs; `up` starts the machines from it again.
+    pub keep: bool,
+}
+
+/// What `down` found.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Stopped {
+    pub state: PathBuf,
+    /// Whether anything ran.
+    pub stopped: bool,
+    pub removed: bool,
+}
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = self.state.display();
+        match (self.stopped, self.removed) {
+            (true, true) => write!(f, "stopped and removed: {state}"),
+            (false, true) => write!(f, "nothing was running; removed: {state}"),
+            (true, false) => write!(f, "stopped; disks and logs are in {state}"),
+            (false, false) => write!(f, "nothing to stop at {state}"),
+        }
+    }
+}
+
+/// Stops everything that `up` started, in whatever state it is, and removes the state folder. Does nothing
+/// the second time.
+pub fn down(options: &DownOptions) -> Result<Stopped, UpError> {
+    let path = match &options.state {
+        Some(path) => path.clone(),
+        None => {
+            let loaded = cluster::load(&options.cluster);
+            let (cluster, _) = loaded.map_err(|report| UpError::Cluster(report.to_string()))?;
+            Place::default_path(cluster.name.as_str())
+        }
+    };
+    let Some(place) = Place::open(&path)? else {
+        return Ok(Stopped { state: path, stopped: false, removed: false });
+    };
+    let _lock = place.lock()?;
+    let stopped = stop(&place)?;
+    if !options.keep {
+        place.remove()?;
+    }
+    Ok(Stopped { state: place.root().to_path_buf(), stopped, removed: !options.keep })
+}
+
+/// Asks nobody what was started: processes, control groups and namespaces carry the state folder's name, so
+/// that what a crash left behind goes too.
+fn stop(place: &Place) -> Result<bool, UpError> {
+    if place.read().is_some_and(|s| s.plan.driver == DriverName::Machines)
+        && !nix::unistd::geteuid().is_root()
+    {
+        return Err(UpError::new("machines in namespaces are stopped by root", "run it as root"));
+    }
+    let running = !process::find(place, process::Owner::Any).is_empty();
+    machines::cut_all(place);
+    process::kill_all(place, process::Owner::Any)?;
+    machines::sweep(place)?;
+    Ok(running)
+}

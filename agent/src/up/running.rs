@@ -1,0 +1,186 @@
+//! A cluster whose machines were made: starts them, waits for them, cuts their power. Tests use it too.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::driver::{self, Driver};
+use super::interrupt::Interrupts;
+use super::outcome::{NodeOutcome, Outcome};
+use super::plan::{Machine, image_id};
+use super::process::{self, Owner};
+use super::screen::Screen;
+use super::state::{Place, State};
+use super::wait::{self, Watched};
+use super::{UpError, api};
+use crate::kube::Kube;
+use crate::role::types::Secret;
+
+pub struct Running {
+    place: Place,
+    state: State,
+    driver: Box<dyn Driver>,
+}
+
+impl Running {
+    pub(super) fn new(place: Place, state: State, program: Option<PathBuf>) -> Result<Self, UpError> {
+        let program = match program {
+            Some(program) => program,
+            None => std::env::current_exe()
+                .map_err(|error| UpError::file("find", Path::new("this program"), &error))?,
+        };
+        let driver = driver::driver(&place, &state, program);
+        Ok(Self { place, state, driver })
+    }
+
+    /// The cluster of a state folder that `up` made. `program`: as in [`super::UpOptions`].
+    pub fn open(state: &Path, program: Option<PathBuf>) -> Result<Self, UpError> {
+        let nothing = || {
+            UpError::new(format!("nothing was started in {}", state.display()), "start it with `kindling up`")
+        };
+        let place = Place::open(state)?.ok_or_else(nothing)?;
+        let state = place.read().ok_or_else(nothing)?;
+        Self::new(place, state, program)
+    }
+
+    /// The names of all machines, in the order of the cluster file.
+    pub fn names(&self) -> Vec<&str> {
+        self.state.plan.machines.iter().map(|m| m.name.as_str()).collect()
+    }
+
+    pub fn console(&self, name: &str) -> PathBuf {
+        self.place.console(name)
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.place.kubeconfig()
+    }
+
+    pub fn is_on(&self, name: &str) -> Result<bool, UpError> {
+        Ok(self.driver.is_on(self.state.plan.machine(name)?))
+    }
+
+    /// A power cut: everything in the machine ends at once, its disk stays.
+    pub fn power_off(&self, name: &str) -> Result<(), UpError> {
+        let machine = self.state.plan.machine(name)?;
+        let _lock = self.place.lock()?;
+        self.driver.power_off(machine)?;
+        self.driver.unplug(machine)
+    }
+
+    /// Starts a machine that is off, on the disk that it has.
+    pub fn power_on(&self, name: &str) -> Result<(), UpError> {
+        let machine = self.state.plan.machine(name)?;
+        let _lock = self.place.lock()?;
+        if !self.driver.is_on(machine) {
+            self.driver.plug_in(machine)?;
+            self.switch_on(machine)?;
+        }
+        Ok(())
+    }
+
+    fn switch_on(&self, machine: &Machine) -> Result<(), UpError> {
+        self.place.note_power_on(&machine.name)?;
+        self.driver.power_on(machine)
+    }
+
+    /// A client for the API with the administrator's certificate.
+    pub fn kube(&self) -> Result<Kube, UpError> {
+        let path = self.place.kubeconfig();
+        let text = std::fs::read_to_string(&path).map_err(|error| UpError::file("read", &path, &error))?;
+        api::client(&Secret::new(text), &self.state.plan.api, self.state.port)
+    }
+
+    fn host_kubeconfig(&self) -> Result<Secret, UpError> {
+        let path = self.state.plan.seeds.join("admin.conf");
+        let text = std::fs::read_to_string(&path).map_err(|error| UpError::file("read", &path, &error))?;
+        api::kubeconfig(&text, &self.state.plan.api, self.state.port)
+    }
+
+    /// Makes what is missing and powers on what is off, all at the same moment.
+    pub(super) fn start(
+        &self,
+        power_cycle: bool,
+        interrupts: &Interrupts,
+        screen: &mut Screen,
+    ) -> Result<(), UpError> {
+        let plan = &self.state.plan;
+        self.driver.check()?;
+        self.place.write(&self.state)?;
+        let on: Vec<&Machine> = plan.machines.iter().filter(|m| self.driver.is_on(m)).collect();
+        if power_cycle {
+            screen.say(&format!("power cut: {}", list(&on)));
+            // All at once first; tidying up takes its time.
+            std::thread::scope(|scope| {
+                let cuts: Vec<_> = on.iter().map(|m| scope.spawn(|| self.driver.power_off(m))).collect();
+                cuts.into_iter().try_for_each(|cut| cut.join().unwrap_or(Ok(())))
+            })?;
+        }
+        let off: Vec<&Machine> = plan.machines.iter().filter(|m| !self.driver.is_on(m)).collect();
+        if off.is_empty() {
+            screen.say(&format!("{} is up already: {}", plan.cluster, list(&on)));
+        } else {
+            if image_id(&plan.image)? != plan.image_id {
+                return Err(UpError::new(
+                    format!("{} was baked anew since the machines were made", plan.image.display()),
+                    "`kindling up --restart` makes new machines",
+                ));
+            }
+            screen.say(&format!("{}: {} ({})", plan.cluster, list(&off), self.driver.describe()));
+        }
+        // Of an `up` that was killed: it would go on filling the disk that is made anew here.
+        process::kill_all(&self.place, Owner::Helper)?;
+        for machine in &off {
+            if interrupts.came() {
+                return Err(UpError::Interrupted);
+            }
+            self.driver.prepare(machine)?;
+        }
+        self.driver.network_up()?;
+        let kubeconfig = self.host_kubeconfig()?;
+        self.place.write_file(&self.place.kubeconfig(), kubeconfig.expose().as_bytes())?;
+        for machine in &off {
+            self.driver.plug_in(machine)?;
+        }
+        if interrupts.came() {
+            return Err(UpError::Interrupted);
+        }
+        for machine in &off {
+            self.switch_on(machine)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn wait(
+        &self,
+        timeout: Duration,
+        interrupts: &Interrupts,
+        screen: &mut Screen,
+    ) -> Result<Outcome, UpError> {
+        let mut watched: Vec<Watched> =
+            self.state.plan.machines.iter().map(|machine| Watched::new(&self.place, machine)).collect();
+        let kube = self.kube()?;
+        let waited = wait::wait(&mut watched, &*self.driver, kube, timeout, interrupts, screen);
+        let seconds = watched.iter().map(Watched::since_power_on).fold(f64::INFINITY, f64::min);
+        Ok(Outcome {
+            cluster: self.state.plan.cluster.clone(),
+            driver: self.state.plan.driver,
+            verdict: waited.verdict,
+            seconds,
+            server: format!("https://127.0.0.1:{}", self.state.port),
+            kubeconfig: self.place.kubeconfig(),
+            state: self.place.root().to_path_buf(),
+            api_error: waited.api_error,
+            nodes: watched.iter().map(|w| NodeOutcome::new(&self.place, &*self.driver, w)).collect(),
+        })
+    }
+
+    /// Waits, without lines, until every node is Ready, a node failed, or `timeout` has passed.
+    pub fn wait_ready(&self, timeout: Duration) -> Result<Outcome, UpError> {
+        self.wait(timeout, &Interrupts::catch(), &mut Screen::silent())
+    }
+}
+
+fn list(machines: &[&Machine]) -> String {
+    let names: Vec<&str> = machines.iter().map(|m| m.name.as_str()).collect();
+    if names.is_empty() { "no machine".into() } else { names.join(", ") }
+}

@@ -1,0 +1,191 @@
+//! Waits until every agent says done and the API shows every Kubernetes node Ready, or until waiting cannot
+//! help any more.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use super::api::{self, ApiNode};
+use super::driver::Driver;
+use super::interrupt::Interrupts;
+use super::outcome::Verdict;
+use super::plan::Machine;
+use super::screen::Screen;
+use super::state::{Place, PowerOn, wall_clock};
+use super::watch::{Phase, Progress, Tail};
+use crate::kube::Kube;
+use crate::status::{ConsoleLine, State};
+
+/// A failed agent is started again by its unit after 15 s; one that is silent for so long will not be.
+const SILENCE: f64 = 90.0;
+const LOOK: Duration = Duration::from_millis(200);
+
+/// A node while it is watched.
+pub struct Watched {
+    pub machine: Machine,
+    pub progress: Progress,
+    pub api: Option<ApiNode>,
+    /// Seconds from power-on to the first time the API showed it Ready.
+    pub ready_after: Option<f64>,
+    /// Its machine is not running any more.
+    pub ended: bool,
+    on: PowerOn,
+    tail: Tail,
+    first_look: bool,
+    next_check: Instant,
+    /// Of the first answer that had this node: a later one is from a kubelet that lives.
+    first_heartbeat: Option<i64>,
+}
+
+impl Watched {
+    pub fn new(place: &Place, machine: &Machine) -> Self {
+        let on = place.power_on(&machine.name).unwrap_or(PowerOn { at: 0.0, console: 0 });
+        Self {
+            machine: machine.clone(),
+            progress: Progress::default(),
+            api: None,
+            ready_after: None,
+            ended: false,
+            tail: Tail::new(place.console(&machine.name), on.console),
+            on,
+            first_look: true,
+            next_check: Instant::now() + Duration::from_secs(1),
+            first_heartbeat: None,
+        }
+    }
+
+    pub fn since_power_on(&self) -> f64 {
+        (wall_clock().as_secs_f64() - self.on.at).max(0.0)
+    }
+
+    fn look(&mut self, driver: &dyn Driver) {
+        let now = self.since_power_on();
+        // What was there before anybody watched came at a time that nobody knows.
+        let at = if self.first_look && now > 2.0 { None } else { Some(now) };
+        self.first_look = false;
+        for line in self.tail.lines() {
+            if let Some(line) = ConsoleLine::parse(&line) {
+                self.progress.hear(&line, at);
+            }
+        }
+        if self.progress.phase == Phase::Failed && self.progress.last_heard.is_none() {
+            self.progress.last_heard = Some(now);
+        }
+        // Reads the environment of every process of this host, so not at each look.
+        if self.next_check <= Instant::now() {
+            self.ended = !driver.is_on(&self.machine);
+            self.next_check = Instant::now() + Duration::from_secs(3);
+        }
+    }
+
+    fn take(&mut self, node: &ApiNode) {
+        let fresh = match (node.heartbeat, self.first_heartbeat) {
+            (Some(now), Some(first)) if now != first => true,
+            // The API may still show what it knew before a power cut.
+            (Some(now), _) => now as f64 >= self.on.at - 5.0,
+            (None, _) => true,
+        };
+        self.first_heartbeat = self.first_heartbeat.or(node.heartbeat);
+        let node = ApiNode { ready: node.ready && fresh, ..node.clone() };
+        if node.ready && self.ready_after.is_none() {
+            self.ready_after = Some(self.since_power_on());
+        }
+        self.api = Some(node);
+    }
+
+    pub fn is_ready(&self) -> bool {
+        let in_api = !self.machine.is_kubernetes_node() || self.api.as_ref().is_some_and(|node| node.ready);
+        self.progress.phase == Phase::Done && in_api
+    }
+
+    /// Waiting cannot help this node.
+    fn is_lost(&self, driver: &dyn Driver) -> bool {
+        if self.ended {
+            return true;
+        }
+        if self.progress.phase != Phase::Failed {
+            return false;
+        }
+        // The record on the disk says whether the agent tries again; it may be that of an earlier boot.
+        let record = driver.status(&self.machine).filter(|s| s.started as f64 >= self.on.at - 1.0);
+        let gives_up =
+            record.is_some_and(|s| s.state == State::Failed && s.failure.is_some_and(|f| !f.retry));
+        gives_up || self.progress.last_heard.is_some_and(|heard| self.since_power_on() - heard > SILENCE)
+    }
+}
+
+/// What the API said, or why it did not.
+type Answer = Result<Vec<ApiNode>, String>;
+
+pub struct Waited {
+    pub verdict: Verdict,
+    /// Why the API did not answer the last time it was asked.
+    pub api_error: Option<String>,
+}
+
+pub fn wait(
+    watched: &mut [Watched],
+    driver: &dyn Driver,
+    kube: Kube,
+    timeout: Duration,
+    interrupts: &Interrupts,
+    screen: &mut Screen,
+) -> Waited {
+    // Asking may take as long as the request's deadline, and neither the lines nor the end wait for that.
+    let (tell, answers) = channel::<Answer>();
+    std::thread::spawn(move || ask(&kube, &tell));
+    follow(watched, driver, &answers, timeout, interrupts, screen)
+}
+
+/// Ends when nobody listens any more.
+fn ask(kube: &Kube, tell: &Sender<Answer>) {
+    while tell.send(api::nodes(kube).map_err(|error| error.to_string())).is_ok() {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn follow(
+    watched: &mut [Watched],
+    driver: &dyn Driver,
+    answers: &Receiver<Answer>,
+    timeout: Duration,
+    interrupts: &Interrupts,
+    screen: &mut Screen,
+) -> Waited {
+    let deadline = Instant::now() + timeout;
+    let mut api_error = None;
+    loop {
+        for node in watched.iter_mut() {
+            node.look(driver);
+        }
+        for answer in answers.try_iter() {
+            match answer {
+                Ok(nodes) => {
+                    api_error = None;
+                    for node in watched.iter_mut() {
+                        if let Some(found) = nodes.iter().find(|n| n.name == node.machine.name) {
+                            node.take(found);
+                        }
+                    }
+                }
+                Err(error) => api_error = Some(error),
+            }
+        }
+        screen.show(watched);
+        let verdict = if watched.iter().all(Watched::is_ready) {
+            Some(Verdict::Ready)
+        } else if interrupts.came() {
+            Some(Verdict::Interrupted)
+        } else if watched.iter().any(|node| node.is_lost(driver)) {
+            Some(Verdict::Failed)
+        } else if Instant::now() >= deadline {
+            Some(Verdict::TimedOut)
+        } else {
+            None
+        };
+        if let Some(verdict) = verdict {
+            screen.end();
+            return Waited { verdict, api_error };
+        }
+        std::thread::sleep(LOOK);
+    }
+}

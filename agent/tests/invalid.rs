@@ -1,0 +1,60 @@
+//! Every fixture under `data/cluster/invalid` is named for what is wrong with it; the text beside it is
+//! what an operator reads, to the letter. `BLESS=1 cargo test --test invalid` writes the texts anew.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kindling::cluster::Cluster;
+use kindling::input::{Severity, Source};
+
+fn fixtures() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cluster/invalid");
+    let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn each_mistake_is_told_in_these_words() {
+    let mut differences = Vec::new();
+    let mut count = 0;
+    for path in fixtures().into_iter().filter(|p| p.extension().is_some_and(|e| e == "toml")) {
+        count += 1;
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let warns = name.starts_with("warn-");
+        let report = match Cluster::parse(Source::new(name, fs::read_to_string(&path).unwrap())) {
+            Ok((_, report)) => {
+                assert!(warns, "{name} was taken for a good file");
+                report
+            }
+            Err(report) => {
+                assert!(!warns, "{name} should only warn:\n{report}");
+                assert!(report.has_errors(), "{name} was refused without a reason");
+                report
+            }
+        };
+        assert!(!report.problems.is_empty(), "{name}: nothing was said");
+        for problem in &report.problems {
+            assert!(!problem.remedy.is_empty(), "{name}: `{}` has no remedy", problem.message);
+            assert_eq!(warns, problem.severity == Severity::Warning, "{name}: {}", problem.message);
+        }
+        let text = format!("{report}\n");
+        let expected = path.with_extension("txt");
+        if std::env::var_os("BLESS").is_some() {
+            fs::write(&expected, &text).unwrap();
+        }
+        let expected = fs::read_to_string(&expected).unwrap_or_default();
+        if text != expected {
+            differences.push(format!("{name} says\n{text}\ninstead of\n{expected}"));
+        }
+    }
+    assert!(count >= 50, "only {count} fixtures were found");
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
+fn each_text_has_its_fixture() {
+    for text in fixtures().into_iter().filter(|p| p.extension().is_some_and(|e| e == "txt")) {
+        assert!(text.with_extension("toml").exists(), "{} is left over", text.display());
+    }
+}

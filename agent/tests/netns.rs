@@ -1,0 +1,246 @@
+//! keepalived and haproxy for real, with the files that the renderers write, in network namespaces.
+//! Root is needed; what cannot run says so. Outcomes are asserted, never times.
+
+#[path = "../../tests/netns/world.rs"]
+mod world;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use kindling::input::Source;
+use kindling::role::NodeSpec;
+use nix::sys::signal::Signal;
+use world::{Certificate, World};
+
+/// Two load balancers before five control planes, of which two are not what they say.
+const LOAD_BALANCED: &str = r#"
+version = 1
+name = "balanced"
+kubernetes = "v1.32.3"
+
+[endpoint]
+host = "kubeapi.kang.org"
+vip = "10.77.0.10"
+by = "load-balancer"
+
+[network]
+gateway = "10.77.0.1"
+
+[nodes]
+lb1 = { role = "load-balancer", address = "10.77.0.2/24" }
+lb2 = { role = "load-balancer", address = "10.77.0.3/24" }
+api1 = { role = "control-plane", address = "10.77.0.11/24" }
+api2 = { role = "control-plane", address = "10.77.0.12/24" }
+api3 = { role = "control-plane", address = "10.77.0.13/24" }
+foreign = { role = "control-plane", address = "10.77.0.14/24" }
+misnamed = { role = "control-plane", address = "10.77.0.15/24" }
+"#;
+
+/// The control planes hold the VIP, which leads straight to their API servers.
+const STACKED: &str = r#"
+version = 1
+name = "stacked"
+kubernetes = "v1.32.3"
+
+[endpoint]
+vip = "10.77.0.10"
+by = "stacked"
+
+[network]
+gateway = "10.77.0.1"
+
+[nodes]
+cp1 = { role = "control-plane", address = "10.77.0.11/24" }
+cp2 = { role = "control-plane", address = "10.77.0.12/24" }
+cp3 = { role = "control-plane", address = "10.77.0.13/24" }
+"#;
+
+const CLIENT: &str = "10.77.0.99/24";
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// Enough connections, one after the other, to meet every server that is in use: who answered, and how
+/// many requests nobody answered.
+fn who_answers(world: &World) -> (BTreeSet<String>, usize) {
+    let answers: Vec<_> = (0..12).map(|_| world.ask("client")).collect();
+    let lost = answers.iter().filter(|answer| answer.is_err()).count();
+    (answers.into_iter().flatten().collect(), lost)
+}
+
+/// Asks until exactly these servers answer and no request is lost any more; returns how many were lost
+/// until then.
+fn wait_for_answers(world: &World, names: &[&str], when: &str) -> usize {
+    let mut all_lost = 0;
+    world.wait_for(&format!("{when}: {names:?} answer"), || {
+        let (found, lost) = who_answers(world);
+        all_lost += lost;
+        lost == 0 && found == set(names)
+    });
+    all_lost
+}
+
+fn wait_for_holder(world: &World, names: &[&str], when: &str) {
+    world.wait_for(&format!("{when}: {names:?} holds the VIP"), || world.holders() == names);
+}
+
+#[test]
+fn keepalived_and_haproxy_accept_every_file_that_is_rendered() {
+    if world::possible().is_none() {
+        return;
+    }
+    let world = World::new(STACKED);
+    world.plug("any", "10.0.0.107/24");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/render");
+    let mut checked = 0;
+    for case in std::fs::read_dir(folder).unwrap() {
+        let path = case.unwrap().path().join("role.toml");
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        let spec = NodeSpec::parse(Source::new(&path, text)).unwrap_or_else(|report| panic!("{report}")).0;
+        let mut commands: Vec<&[&str]> = Vec::new();
+        if spec.vrrp().is_some() {
+            commands.push(&["keepalived", "--config-test", "--use-file", "/etc/keepalived/keepalived.conf"]);
+        }
+        if spec.proxy().is_some() {
+            commands.push(&["haproxy", "-c", "-f", "/etc/haproxy/haproxy.cfg"]);
+        }
+        for command in commands {
+            let output = world.run("any", &spec, command);
+            let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            let what = format!("{}: {command:?}: {said}", path.display());
+            assert!(output.status.success(), "{what}");
+            // A remark of today is an error of tomorrow's version.
+            let is_fine = said.is_empty() || said.trim() == "Configuration file is valid";
+            assert!(is_fine, "{what}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 6, "only {checked} files were checked");
+}
+
+#[test]
+fn load_balancers_keep_the_endpoint_alive() {
+    if world::possible().is_none() {
+        return;
+    }
+    let mut world = World::new(LOAD_BALANCED);
+    world.plug("client", CLIENT);
+    for name in ["api1", "api2", "api3", "foreign", "misnamed"] {
+        let spec = world.plug_node(name);
+        let certificate = match name {
+            "foreign" => Certificate::Foreign,
+            "misnamed" => Certificate::OfAnother,
+            _ => Certificate::Own,
+        };
+        world.serve(&spec, certificate);
+    }
+    for name in ["lb1", "lb2"] {
+        let spec = world.plug_node(name);
+        world.start(&spec);
+    }
+    wait_for_holder(&world, &["lb1"], "at the start");
+    wait_for_answers(&world, &["api1", "api2", "api3"], "at the start");
+    statistics_ask_for_the_password(&world);
+
+    // The client asks once at a time, so what is lost can only be the one request that was under way.
+    world.tell("api1-api", "500");
+    let lost = wait_for_answers(&world, &["api2", "api3"], "api1 is not ready");
+    assert!(lost <= 1, "{lost} requests were lost as api1 was not ready");
+
+    world.kill("api2-api");
+    let lost = wait_for_answers(&world, &["api3"], "api2 is dead");
+    assert!(lost <= 1, "{lost} requests were lost as api2 died");
+
+    world.tell("api1-api", "200");
+    wait_for_answers(&world, &["api1", "api3"], "api1 is ready again");
+
+    world.signal("api3-api", Signal::SIGSTOP);
+    wait_for_answers(&world, &["api1"], "api3 hangs");
+    world.signal("api3-api", Signal::SIGCONT);
+    wait_for_answers(&world, &["api1", "api3"], "api3 goes on");
+
+    world.cable("lb1", "down");
+    wait_for_holder(&world, &["lb2"], "lb1 is cut off");
+    wait_for_answers(&world, &["api1", "api3"], "lb1 is cut off");
+
+    world.cable("lb1", "up");
+    wait_for_holder(&world, &["lb1"], "lb1 is back");
+    wait_for_answers(&world, &["api1", "api3"], "lb1 is back");
+
+    world.tell("lb1", "kill haproxy");
+    wait_for_holder(&world, &["lb2"], "lb1's haproxy is killed");
+    wait_for_answers(&world, &["api1", "api3"], "lb1's haproxy is killed");
+
+    // With nobody behind it the VIP is still held, or no first control plane could ever init.
+    world.kill("api1-api");
+    world.kill("api3-api");
+    world.wait_for("nobody is behind the VIP: no answer", || world.ask("client").is_err());
+    wait_for_holder(&world, &["lb1"], "nobody is behind the VIP: both are equally bad");
+}
+
+fn statistics_ask_for_the_password(world: &World) {
+    let login = format!("kindling:{}", world.secrets.stats_password.expose());
+    let get = |url: &str, login: Option<&str>| {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &world.namespace("client"), "curl", "--silent", "--max-time", "5"]);
+        command.args(["--write-out", "\n%{http_code}", url]);
+        command.args(login.iter().flat_map(|login| ["--user", login]));
+        String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned()
+    };
+    for (path, part) in [("/status", "control-planes"), ("/metrics", "haproxy_server_status{")] {
+        let url = format!("http://10.77.0.3:8888{path}");
+        let refused = get(&url, None);
+        assert!(
+            refused.ends_with("\n401") && !refused.contains(part),
+            "{path} without a password: {refused}"
+        );
+        let shown = get(&url, Some(&login));
+        assert!(shown.ends_with("\n200") && shown.contains(part), "{path} with the password: {shown}");
+    }
+}
+
+#[test]
+fn stacked_control_planes_hold_the_vip_where_an_api_server_is_ready() {
+    if world::possible().is_none() {
+        return;
+    }
+    let mut world = World::new(STACKED);
+    world.plug("client", CLIENT);
+    let cps = ["cp1", "cp2", "cp3"].map(|name| world.plug_node(name));
+    for spec in &cps {
+        world.start(spec);
+    }
+    wait_for_holder(&world, &["cp1"], "no API server runs yet");
+
+    // cp1 is not the one that inits here.
+    world.serve(&cps[1], Certificate::Own);
+    wait_for_holder(&world, &["cp2"], "cp2's API server is the first");
+    wait_for_answers(&world, &["cp2"], "cp2's API server is the first");
+
+    // An impostor on cp1's port does not make it healthy.
+    world.serve(&cps[0], Certificate::Foreign);
+    world.serve(&cps[2], Certificate::Own);
+    world.tell("cp2-api", "500");
+    wait_for_holder(&world, &["cp3"], "cp2 is not ready, cp1 is an impostor");
+    wait_for_answers(&world, &["cp3"], "cp2 is not ready, cp1 is an impostor");
+
+    world.kill("cp3-api");
+    wait_for_holder(&world, &["cp1"], "nobody is ready: somebody still holds the VIP");
+}
+
+#[test]
+fn a_single_control_plane_holds_its_vip_without_peers() {
+    if world::possible().is_none() {
+        return;
+    }
+    let single = STACKED.lines().filter(|line| !line.starts_with("cp2") && !line.starts_with("cp3"));
+    let mut world = World::new(&single.collect::<Vec<_>>().join("\n"));
+    world.plug("client", CLIENT);
+    let spec = world.plug_node("cp1");
+    world.start(&spec);
+    wait_for_holder(&world, &["cp1"], "its API server does not run yet");
+    world.serve(&spec, Certificate::Own);
+    wait_for_answers(&world, &["cp1"], "its API server runs");
+}

@@ -1,0 +1,311 @@
+//! Renderers against golden files: each folder of tests/data/render is a node, its role.toml is what is
+//! rendered, everything else beside it is what must come out. `UPDATE_GOLDEN=1` writes the files anew.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kindling::input::Source;
+use kindling::render::{self, ConfigApi, ContainerdVersion, Environment};
+use kindling::role::NodeSpec;
+use kindling::role::types::{KubernetesVersion, RuntimeName};
+
+const APIS: [(ConfigApi, char); 3] =
+    [(ConfigApi::V1beta2, '2'), (ConfigApi::V1beta3, '3'), (ConfigApi::V1beta4, '4')];
+
+fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/render")
+}
+
+fn spec(case: &str) -> NodeSpec {
+    let path = data().join(case).join("role.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    NodeSpec::parse(Source::new(&path, text)).unwrap_or_else(|report| panic!("{report}")).0
+}
+
+fn cases() -> Vec<String> {
+    let folders = fs::read_dir(data()).unwrap().map(|entry| entry.unwrap());
+    let mut names: Vec<String> = folders
+        .filter(|entry| entry.file_type().unwrap().is_dir())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn environment(spec: &NodeSpec, container: bool) -> Environment {
+    let kubernetes = spec.kubernetes().unwrap();
+    let cri_socket = match kubernetes.runtime {
+        RuntimeName::Containerd => "unix:///run/containerd/containerd.sock",
+        RuntimeName::Docker => "unix:///run/cri-dockerd.sock",
+    };
+    Environment {
+        cri_socket: cri_socket.into(),
+        container,
+        kubeadm: kubernetes.version,
+        deadlines: spec.deadlines,
+    }
+}
+
+/// kubeadm's documents of a node, by file name. The designated first control plane has both.
+fn kubeadm(spec: &NodeSpec, api: ConfigApi, container: bool) -> Vec<(&'static str, String)> {
+    let Some(kubernetes) = spec.kubernetes() else { return Vec::new() };
+    let env = environment(spec, container);
+    let cp = spec.control_plane();
+    let mut files = vec![("kubeadm-join", render::kubeadm_join(spec, kubernetes, cp, api, &env))];
+    if let Some(cp) = cp.filter(|cp| cp.first) {
+        files.push(("kubeadm-init", render::kubeadm_init(spec, cp, api, &env)));
+    }
+    files
+}
+
+fn rendered(spec: &NodeSpec) -> BTreeMap<String, String> {
+    let mut files: BTreeMap<String, String> = BTreeMap::new();
+    let mut add = |name: &str, text: String| {
+        assert!(files.insert(name.to_owned(), text).is_none(), "{name} is rendered twice");
+    };
+    add("hosts", render::hosts(spec));
+    add("modules.conf", render::modules_conf(spec));
+    add("sysctl.conf", render::sysctl_conf(spec));
+    if let Some(text) = render::chrony(spec) {
+        add("chrony.conf", text);
+    }
+    if spec.vrrp().is_some() {
+        add("keepalived.conf", render::keepalived(spec, "eth0"));
+    }
+    if let Some(text) = render::keepalived_check(spec) {
+        add("check-endpoint", text);
+    }
+    if spec.proxy().is_some() {
+        add("haproxy.cfg", render::haproxy(spec));
+    }
+    let Some(kubernetes) = spec.kubernetes() else { return files };
+    let in_place = |path: &Path| path.strip_prefix("/etc").unwrap().display().to_string();
+    match kubernetes.runtime {
+        RuntimeName::Containerd => {
+            let pause = "registry.k8s.io/pause:3.10";
+            for (name, major, minor, restrict) in [
+                ("containerd-1.toml", 1, 7, false),
+                ("containerd-2.0.toml", 2, 0, true),
+                ("containerd-2.1.toml", 2, 1, false),
+            ] {
+                let version = ContainerdVersion { major, minor };
+                add(name, render::containerd(kubernetes, version, pause, restrict));
+            }
+            for (path, text) in kubernetes.registries.iter().flat_map(render::registry_hosts) {
+                add(&in_place(&path), text);
+            }
+        }
+        RuntimeName::Docker => {
+            add("daemon.json", render::docker(kubernetes));
+            for (path, text) in kubernetes.registries.iter().filter_map(render::docker_certificate) {
+                add(&in_place(&path), text);
+            }
+        }
+    }
+    if let Some(text) = render::registry_logins(kubernetes) {
+        add("config.json", text);
+    }
+    add("discovery.conf", render::discovery_kubeconfig(spec, &kubernetes.token));
+    let own = ConfigApi::for_version(kubernetes.version);
+    for (api, number) in APIS {
+        // The first control plane of the lecture shows all three APIs; the others what they would use.
+        if api == own || spec.cluster.as_str() == "kang" {
+            for (name, text) in kubeadm(spec, api, false) {
+                add(&format!("{name}.v1beta{number}.yaml"), text);
+            }
+        }
+    }
+    // The demo also runs in system containers.
+    if spec.cluster.as_str() == "demo" {
+        for (name, text) in kubeadm(spec, own, true) {
+            add(&format!("{name}.container.yaml"), text);
+        }
+    }
+    files
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
+    }
+    files
+}
+
+#[test]
+fn every_node_is_rendered_as_its_golden_files_say() {
+    let update = ["UPDATE_GOLDEN", "BLESS"].iter().any(|key| std::env::var_os(key).is_some());
+    let mut wrong = Vec::new();
+    for case in cases() {
+        let folder = data().join(&case);
+        let mut expected = rendered(&spec(&case));
+        if update {
+            for old in files_below(&folder).iter().filter(|path| !path.ends_with("role.toml")) {
+                fs::remove_file(old).unwrap();
+            }
+            for (name, text) in &expected {
+                fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
+                fs::write(folder.join(name), text).unwrap();
+            }
+        }
+        for path in files_below(&folder) {
+            let name = path.strip_prefix(&folder).unwrap().display().to_string();
+            match expected.remove(&name) {
+                _ if name == "role.toml" => {}
+                Some(text) if text == fs::read_to_string(&path).unwrap() => {}
+                Some(text) => wrong.push(format!("{} differs:\n{text}", path.display())),
+                None => wrong.push(format!("{} is not rendered", path.display())),
+            }
+        }
+        wrong.extend(expected.into_keys().map(|name| format!("{case}/{name} has no golden file")));
+    }
+    assert!(wrong.is_empty(), "{}\n`UPDATE_GOLDEN=1 cargo test --test render` writes them", wrong.join("\n"));
+}
+
+#[test]
+fn each_kubeadm_gets_the_newest_api_that_it_reads_without_a_warning() {
+    for (minor, api) in [
+        (20, ConfigApi::V1beta2),
+        (21, ConfigApi::V1beta2),
+        (22, ConfigApi::V1beta3),
+        (30, ConfigApi::V1beta3),
+        (31, ConfigApi::V1beta4),
+        (40, ConfigApi::V1beta4),
+    ] {
+        assert_eq!(ConfigApi::for_version(KubernetesVersion { major: 1, minor, patch: 0 }), api, "1.{minor}");
+    }
+}
+
+/// The dotted keys of the YAML that `render::yaml` writes, each with its document's kind in front.
+fn keys(text: &str) -> Vec<String> {
+    let mut keys = Vec::new();
+    for document in text.split("---\n").filter(|d| !d.is_empty()) {
+        let kind = document.lines().find_map(|l| l.strip_prefix("kind: ")).expect("a kind").trim_matches('"');
+        let mut path: Vec<(usize, &str)> = Vec::new();
+        for line in document.lines() {
+            let content = line.trim_start_matches([' ', '-']);
+            // A list's dash indents its items' keys by two, below a key that stands where the dash does.
+            let indent = line.len() - content.len();
+            path.retain(|(outer, _)| *outer < indent);
+            let Some((key, value)) = content.split_once(':').filter(|_| !content.starts_with('"')) else {
+                continue;
+            };
+            path.push((indent, key));
+            if !value.is_empty() {
+                let dotted: Vec<&str> = path.iter().map(|(_, key)| *key).collect();
+                keys.push(format!("{kind}.{}", dotted.join(".")));
+            }
+        }
+    }
+    keys
+}
+
+fn is_known(table: &str, api: char, key: &str) -> bool {
+    table.lines().filter(|line| !line.starts_with('#')).any(|line| {
+        let (apis, pattern) = line.split_once(char::is_whitespace).expect("two columns");
+        let (mut pattern, mut key) = (pattern.trim().split('.'), key.split('.'));
+        apis.contains(api)
+            && loop {
+                match (pattern.next(), key.next()) {
+                    (None, None) => break true,
+                    (Some("*"), Some(_)) => {}
+                    (a, b) if a == b => {}
+                    _ => break false,
+                }
+            }
+    })
+}
+
+#[test]
+fn no_kubeadm_document_has_a_key_that_its_api_does_not_know() {
+    let table = fs::read_to_string(data().join("kubeadm-keys.txt")).unwrap();
+    assert!(is_known(&table, '4', "JoinConfiguration.timeouts.discovery"));
+    assert!(!is_known(&table, '4', "JoinConfiguration.discovery.timeout"));
+    let mut seen = 0;
+    for case in cases() {
+        let spec = spec(&case);
+        for ((api, number), container) in APIS.into_iter().flat_map(|api| [(api, false), (api, true)]) {
+            for (name, text) in kubeadm(&spec, api, container) {
+                let keys = keys(&text);
+                let unknown: Vec<&String> =
+                    keys.iter().filter(|key| !is_known(&table, number, key)).collect();
+                assert!(
+                    unknown.is_empty(),
+                    "{case}/{name}: v1beta{number} does not know {unknown:?}\n{text}"
+                );
+                seen += keys.len();
+            }
+        }
+    }
+    assert!(seen > 300, "only {seen} keys were found in all documents: are they read at all?");
+}
+
+/// The kubeadm that `tests/kubernetes` builds, or the one that is named.
+fn real_kubeadm() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("KINDLING_TEST_KUBEADM") {
+        return Some(path.into());
+    }
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache");
+    let cache = std::env::var_os("KINDLING_CACHE").map_or(default, PathBuf::from);
+    let folders = fs::read_dir(cache.join("kubernetes")).ok()?;
+    folders.filter_map(|entry| Some(entry.ok()?.path().join("bin/kubeadm"))).find(|path| path.exists())
+}
+
+#[test]
+fn the_real_kubeadm_knows_every_key_and_keeps_what_was_written() {
+    let Some(program) = real_kubeadm() else {
+        eprintln!("skipped: there is no kubeadm here (tests/kubernetes/build makes one)");
+        return;
+    };
+    let version = std::process::Command::new(&program).args(["version", "-o", "short"]).output().unwrap();
+    let version: KubernetesVersion = String::from_utf8_lossy(&version.stdout).trim().parse().unwrap();
+    let api = ConfigApi::for_version(version);
+    for case in cases() {
+        let spec = spec(&case);
+        for (container, (name, text)) in
+            [false, true].into_iter().flat_map(|c| kubeadm(&spec, api, c).into_iter().map(move |f| (c, f)))
+        {
+            let kubernetes = spec.kubernetes().unwrap();
+            let scratch = std::env::temp_dir();
+            let path = scratch.join(format!("kindling-{}-{case}-{name}", std::process::id()));
+            let discovery = path.with_extension("conf");
+            fs::write(&discovery, render::discovery_kubeconfig(&spec, &kubernetes.token)).unwrap();
+            // It refuses to plan for another minor version than its own, and looks for the file.
+            let text = text
+                .replace(&kubernetes.version.to_string(), &version.to_string())
+                .replace("/etc/kindling/discovery.conf", discovery.to_str().unwrap());
+            fs::write(&path, text).unwrap();
+            // It reads strictly, and warns of what it does not know.
+            let output = std::process::Command::new(&program)
+                .args(["config", "migrate", "--old-config"])
+                .arg(&path)
+                .output()
+                .unwrap();
+            fs::remove_file(&discovery).unwrap();
+            fs::remove_file(&path).unwrap();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            let what = format!("{case}/{name} (container: {container}): {errors}");
+            assert!(output.status.success(), "{what}");
+            assert!(!errors.contains("unknown field") && !errors.contains("strict.go"), "{what}");
+            let understood = String::from_utf8_lossy(&output.stdout);
+            for part in [spec.name.as_str(), "criSocket", &spec.address().to_string()] {
+                assert!(understood.contains(part), "{what}{part} is lost:\n{understood}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_manifest_of_an_add_on_gets_the_clusters_values() {
+    let text = "pods: @PODS@\nservices: @SERVICES@\nimage: @IMAGE_REPOSITORY@/a:1\nother: @OTHER@\n";
+    let substituted = |case: &str| render::substitute(text, spec(case).kubernetes().unwrap());
+    assert_eq!(
+        substituted("behind-load-balancer"),
+        "pods: 10.244.0.0/16\nservices: 10.96.0.0/12\n\
+         image: registry.aliyuncs.com/google_containers/a:1\nother: @OTHER@\n"
+    );
+    assert!(substituted("external").contains("image: registry.k8s.io/a:1"));
+    assert!(substituted("stacked-direct").contains("image: k8s.gcr.io/a:1"));
+}

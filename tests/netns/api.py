@@ -1,0 +1,46 @@
+#!/usr/bin/python3
+"""A small API server for the namespace tests: api.py NAME CERTIFICATE KEY
+
+TLS on 6443. /readyz answers with the status that standard input sets (200 at first), every other path with
+200, and all with the server's name. The end of standard input is its end."""
+import http.server
+import ssl
+import sys
+import threading
+
+name, certificate, key = sys.argv[1:]
+ready = 200
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(certificate, key)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 10
+
+    def do_GET(self):
+        body = name.encode()
+        self.send_response(ready if self.path == "/readyz" else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def finish_request(self, request, client_address):
+        # In the connection's own thread: a client that is slow to shake hands holds up nobody else.
+        with context.wrap_socket(request, server_side=True) as tls:
+            super().finish_request(tls, client_address)
+
+    def handle_error(self, request, client_address):
+        pass
+
+
+threading.Thread(target=Server(("", 6443), Handler).serve_forever, daemon=True).start()
+for line in sys.stdin:
+    ready = int(line)
