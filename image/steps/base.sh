@@ -1,0 +1,95 @@
+# shellcheck shell=bash
+# mkosi's own work: the tree of packages and settings, and the initrd. Read by `image/bake`.
+
+clear_folder() {
+    rm -rf "$1"
+    mkdir -p "$1"
+}
+
+# The last two results of a step stay: tests and a product image may be baked by turns.
+prune() { # STEP
+    local old
+    find "$CACHE/$DISTRO" -maxdepth 1 -name "$1-*" -printf '%T@ %p\n' | sort -rn | tail -n +3 | cut -d ' ' -f 2- |
+        while read -r old; do rm -rf "$old"; done
+}
+
+# Output goes to a log that is shown only if mkosi fails: a good bake prints its steps and nothing else.
+run_mkosi() { # FOLDER ARGUMENTS...
+    local folder=$1
+    local log=$CACHE/mkosi-${folder##*/}.log
+    shift
+    mkdir -p "$CACHE/packages" "$CACHE/workspace"
+    "${MKOSI[@]}" --directory "$folder" --package-cache-dir "$CACHE/packages" \
+        --workspace-directory "$CACHE/workspace" "$@" build >"$log" 2>&1 || {
+        # Progress bars are one long line.
+        tr '\r' '\n' <"$log" | grep -v '%$' | tail -n 40 >&2
+        die "mkosi failed in $folder (whole log: $log)"
+    }
+}
+
+run_mkosi_for_node() { # FOLDER ARGUMENTS...
+    local folder=$1
+    shift
+    # mkosi's own cache of installed packages, so that a changed setting costs no installation. It tells images apart by
+    # distribution only, hence a folder for each.
+    local incremental=$CACHE/$DISTRO/incremental-${folder##*/}
+    mkdir -p "$incremental"
+    run_mkosi "$folder" --distribution "$DISTRO" --tools-tree "$TOOLS" --sandbox-tree "$CACHE/sandbox-$DISTRO" \
+        --cache-directory "$incremental" --incremental yes "$@"
+}
+
+# What differs with the source of Kubernetes, as arguments of mkosi.
+kubernetes_arguments() {
+    local package deb
+    KUBERNETES_ARGUMENTS=(--profile "kubernetes-$KUBERNETES")
+    case $KUBERNETES in
+        apt)
+            for package in kubelet kubeadm kubectl; do
+                KUBERNETES_ARGUMENTS+=(--package "$package=$KUBERNETES_VERSION-*")
+            done
+            ;;
+        dir)
+            for deb in "$KUBERNETES_DIR"/debs/*.deb; do
+                [[ -e $deb ]] || continue
+                KUBERNETES_ARGUMENTS+=(--package "$(dpkg-deb -f "$deb" Package)")
+            done
+            ((${#KUBERNETES_ARGUMENTS[@]} == 2)) ||
+                KUBERNETES_ARGUMENTS+=(--package-directory "$KUBERNETES_DIR/debs")
+            ;;
+    esac
+}
+
+summary() {
+    kubernetes_arguments
+    "${MKOSI[@]}" --directory "$IMAGE" --distribution "$DISTRO" "${KUBERNETES_ARGUMENTS[@]}" summary
+    "${MKOSI[@]}" --directory "$IMAGE/initrd" --distribution "$DISTRO" summary
+    "${MKOSI[@]}" --directory "$IMAGE/disk" --distribution "$DISTRO" summary
+}
+
+base_tree() {
+    BASE=$CACHE/$DISTRO/base-$KEY_BASE
+    [[ ! -d $BASE ]] || { touch "$BASE"; return 0; }
+    say "baking the base tree ($DISTRO)"
+    local work=$CACHE/$DISTRO/base.work
+    sandbox_tree "$DISTRO" "$CACHE/sandbox-$DISTRO"
+    [[ $KUBERNETES != apt ]] || kubernetes_sandbox_tree "$CACHE/sandbox-$DISTRO"
+    kubernetes_arguments
+    clear_folder "$work"
+    run_mkosi_for_node "$IMAGE" --output-directory "$work" "${KUBERNETES_ARGUMENTS[@]}"
+    mv "$work" "$BASE"
+    touch "$BASE"
+    prune base
+}
+
+initrd() {
+    INITRD=$CACHE/$DISTRO/initrd-$KEY_INITRD/initrd.cpio.zst
+    [[ ! -e $INITRD ]] || { touch "${INITRD%/*}"; return 0; }
+    say "baking the initrd"
+    local work=$CACHE/$DISTRO/initrd.work
+    sandbox_tree "$DISTRO" "$CACHE/sandbox-$DISTRO"
+    clear_folder "$work"
+    run_mkosi_for_node "$IMAGE/initrd" --output-directory "$work"
+    mv "$work" "${INITRD%/*}"
+    touch "${INITRD%/*}"
+    prune initrd
+}

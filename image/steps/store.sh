@@ -1,0 +1,27 @@
+# shellcheck shell=bash
+# Preloaded images: containerd's store (content, metadata, overlayfs snapshots) filled at bake time by the tree's own
+# containerd, because an import at boot costs minutes on machines that share a processor. Read by `image/bake`.
+
+containerd_store() {
+    local version archives=()
+    STORE=
+    if [[ $KUBERNETES == dir ]]; then
+        mapfile -t archives < <(find "$KUBERNETES_DIR/images" -maxdepth 1 -name '*.tar' 2>/dev/null | LC_ALL=C sort)
+    fi
+    ((${#archives[@]})) || return 0
+    version=$(chroot "$BASE/tree" containerd --version | sha256sum | cut -c1-8)
+    STORE=$CACHE/$DISTRO/store-$KEY_IMAGES-$version
+    [[ ! -d $STORE ]] || { touch "$STORE"; return 0; }
+    say "filling containerd's store: ${#archives[@]} archives"
+    local work=$CACHE/$DISTRO/store.work
+    clear_folder "$work"
+    # A mount and process namespace of its own: whatever happens in it, nothing stays mounted or running.
+    unshare --mount --pid --fork --kill-child --propagation private \
+        bash "$IMAGE/steps/fill-store" "$BASE/tree" "$work" "${archives[@]}" >"$CACHE/store.log" 2>&1 || {
+        tail -n 40 "$CACHE/store.log" >&2
+        die "containerd's store could not be filled (whole log: $CACHE/store.log)"
+    }
+    mv "$work" "$STORE"
+    touch "$STORE"
+    prune store
+}
