@@ -1,0 +1,173 @@
+#!/bin/bash
+# The lecture's commands for one machine, one after the other, as people put them into user-data: the baseline of
+# tests/bench. What a person types at each machine there, or copies from one to the next, is in /etc/lecture/lecture.env
+# beforehand, so no human's pauses are in its time; lecture.py writes that file and explains what is in it.
+# The lines on the console are the agent's, as `kindling up` follows a machine by them.
+set -euo pipefail
+# shellcheck disable=SC1091  # lies in the machine
+. /etc/lecture/lecture.env
+exec >/var/log/lecture.log 2>&1
+# cloud-init runs its commands without one, and kubectl wants it.
+export HOME=/root
+
+case $ROLE in
+    control-plane) total=5 ;;
+    *) total=3 ;;
+esac
+socket=/run/containerd/containerd.sock
+n=0
+
+say() { echo "kindling[$1/$total] $2" >/dev/console; }
+
+failed() {
+    say "$n" "$step: FAILED: $(tail -n 1 /var/log/lecture.log) | remedy: read /var/log/lecture.log"
+    say 0 "$NAME: FAILED: the lecture's script ended | remedy: read /var/log/lecture.log"
+}
+
+step() {
+    local begun=$SECONDS
+    step=$1
+    n=$((n + 1))
+    say "$n" "$1: started"
+    "$1"
+    say "$n" "$1: done ($((SECONDS - begun)) s)"
+}
+
+in_container() { systemd-detect-virt --quiet --container; }
+
+# No chrony: the cluster has no time servers, so the agent does nothing about the time either.
+host() {
+    hostnamectl hostname "$NAME"
+    echo "$HOSTS" >>/etc/hosts
+    swapoff -a
+    [[ ! -e /etc/fstab ]] || sed -i '/swap/s/^/#/' /etc/fstab
+    printf 'overlay\nbr_netfilter\n' >/etc/modules-load.d/k8s.conf
+    cat >/etc/sysctl.d/k8s.conf <<-END
+	net.bridge.bridge-nf-call-iptables  = 1
+	net.bridge.bridge-nf-call-ip6tables = 1
+	net.ipv4.ip_forward                 = 1
+	END
+    # In a container modules and some sysctls are the host's, and these say so by failing.
+    in_container || modprobe -a overlay br_netfilter
+    sysctl --system || true
+}
+
+containerd() {
+    mkdir -p /etc/containerd
+    command containerd config default >/etc/containerd/config.toml
+    sed -i "s#sandbox_image = .*#sandbox_image = \"$SANDBOX\"#" /etc/containerd/config.toml
+    sed -i 's#SystemdCgroup = false#SystemdCgroup = true#g' /etc/containerd/config.toml
+    # A container may not lower the OOM score of what runs in it.
+    ! in_container ||
+        sed -i 's#restrict_oom_score_adj = false#restrict_oom_score_adj = true#' /etc/containerd/config.toml
+    systemctl restart containerd
+    systemctl enable kubelet
+}
+
+# The lecture's ha1. Its check asks for haproxy, which a VIP on the only control plane has not; with one machine
+# the outcome changes nothing but the priority. No mail server, so no smtp_alert.
+keepalived() {
+    local interface
+    interface=$(ip -4 -o address show to "$ADDRESS" | awk '{print $2}')
+    cat >/etc/keepalived/keepalived.conf <<-END
+	global_defs {
+	  router_id $NAME
+	}
+	vrrp_script check_apiserver {
+	  script "/usr/bin/pgrep -x kube-apiserver"
+	  interval 1
+	  weight -30
+	  fall 3
+	  rise 2
+	  timeout 2
+	}
+	vrrp_instance VI_1 {
+	  state MASTER
+	  interface $interface
+	  garp_master_delay 10
+	  virtual_router_id 66
+	  priority 100
+	  advert_int 1
+	  authentication {
+	    auth_type PASS
+	    auth_pass 123456
+	  }
+	  virtual_ipaddress {
+	    $VIP/24 dev $interface label $interface:1
+	  }
+	  track_script {
+	    check_apiserver
+	  }
+	}
+	END
+    systemctl enable keepalived
+    systemctl restart keepalived
+}
+
+# The flags that the lecture gives kubeadm, as its configuration, as this cluster needs settings that have no flag
+# and kubeadm refuses to take both: v1.20 wants to be told the kubelet's cgroup driver; conntrack's limits cannot be
+# written in a container; the image's /usr is nobody's to write to.
+# The kernel's configuration and the swap that a container shows are the host's.
+init() {
+    cat >/etc/lecture/kubeadm.yaml <<-END
+	apiVersion: kubeadm.k8s.io/v1beta2
+	kind: InitConfiguration
+	bootstrapTokens: [{token: "$TOKEN", ttl: "0"}]
+	localAPIEndpoint: {advertiseAddress: "$ADDRESS"}
+	nodeRegistration: {criSocket: $socket, ignorePreflightErrors: [SystemVerification, Swap]}
+	---
+	apiVersion: kubeadm.k8s.io/v1beta2
+	kind: ClusterConfiguration
+	kubernetesVersion: "$VERSION"
+	controlPlaneEndpoint: "$ENDPOINT"
+	networking: {podSubnet: "$PODS", serviceSubnet: "$SERVICES"}
+	controllerManager: {extraArgs: {flex-volume-plugin-dir: /var/lib/kubelet/volumeplugins}}
+	---
+	apiVersion: kubelet.config.k8s.io/v1beta1
+	kind: KubeletConfiguration
+	cgroupDriver: systemd
+	failSwapOn: false
+	volumePluginDir: /var/lib/kubelet/volumeplugins
+	---
+	apiVersion: kubeproxy.config.k8s.io/v1alpha1
+	kind: KubeProxyConfiguration
+	conntrack: {maxPerCore: 0, min: 0}
+	END
+    kubeadm init --config /etc/lecture/kubeadm.yaml
+    mkdir -p "$HOME/.kube"
+    cp /etc/kubernetes/admin.conf "$HOME/.kube/config"
+}
+
+addons() {
+    local addon
+    for addon in $ADDONS; do
+        kubectl apply -f "/usr/share/kindling/addons/$addon.yaml"
+    done
+}
+
+# A person would wait until the control plane is there. A script that starts with it can only try again.
+join() {
+    local try=1
+    until kubeadm join "$ENDPOINT" --token "$TOKEN" --discovery-token-unsafe-skip-ca-verification \
+        --cri-socket "$socket" --ignore-preflight-errors=SystemVerification,Swap; do
+        sleep 5
+        kubeadm reset -f --cri-socket "$socket"
+        try=$((try + 1))
+        say "$n" "join: waiting: try $try"
+    done
+}
+
+step=begin
+trap failed ERR
+# Also in the functions.
+set -E
+step host
+step containerd
+if [[ $ROLE == control-plane ]]; then
+    step keepalived
+    step init
+    step addons
+else
+    step join
+fi
+say 0 "$NAME: done ($SECONDS s)"

@@ -1,0 +1,26 @@
+# shellcheck shell=bash
+# Installs what is missing, each given as COMMAND:PACKAGE; says for what root is needed.
+
+need_packages() {
+    local pair missing=()
+    for pair in "$@"; do
+        PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
+    done
+    ((${#missing[@]})) || return 0
+    if ((EUID != 0)); then
+        echo "missing packages; install them as root: apt-get install ${missing[*]}" >&2
+        return 1
+    fi
+    echo "installing ${missing[*]}" >&2
+    # Daemons that come with a package must not start on this machine.
+    local policy=/usr/sbin/policy-rc.d made=
+    [[ -e $policy ]] || { printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && made=1; }
+    local rc=0
+    apt_install "${missing[@]}" >&2 || rc=1
+    [[ -z $made ]] || rm -f "$policy"
+    return "$rc"
+}
+
+apt_install() {
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
