@@ -1,0 +1,66 @@
+# The front door. `make` alone lists what there is.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Kept between builds and outside git: Kubernetes, tools, base images. Another folder may be named.
+export KINDLING_CACHE ?= $(CURDIR)/.cache
+# Options of `make image`; image/bake --help says more of each.
+export DISTRO ?= ubuntu
+export MIRROR KUBERNETES KUBERNETES_DIR KUBERNETES_VERSION KUBERNETES_MIRROR
+
+KINDLING := target/release/kindling
+DEMO := build/demo
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  Options of 'make image': DISTRO=ubuntu|debian KUBERNETES=apt|dir KUBERNETES_DIR= KUBERNETES_VERSION="
+	@echo "  KUBERNETES_MIRROR= MIRROR= (image/bake --help says more). KINDLING_CACHE= moves what is kept."
+
+.PHONY: demo
+demo: build test-image ## A control plane and a worker behind a VIP in QEMU, from nothing to Ready
+	tests/demo qemu
+
+.PHONY: demo-down
+demo-down: ## Stop the demo's machines and remove them
+	$(KINDLING) down --cluster $(DEMO)/cluster.toml --state $(DEMO)/state
+
+.PHONY: build
+build: tools ## The kindling binary: target/release/kindling
+	cargo build --release --locked
+
+.PHONY: image
+image: build ## The node image: build/image/DISTRO/kindling.{qcow2,raw}
+	image/bake
+
+.PHONY: test
+test: ## Everything but QEMU: unit tests, keepalived and haproxy in namespaces, a real cluster in machines
+	tests/run
+
+.PHONY: e2e
+e2e: build test-image ## The real cluster once more, in QEMU, from the baked disk
+	tests/e2e qemu
+
+.PHONY: bench
+bench: build test-image ## The figures, beside the lecture's commands as a script
+	tests/bench
+
+.PHONY: lint
+lint: ## rustfmt, clippy, shellcheck, the dependencies' licences and advisories; changes nothing
+	tests/lint
+
+.PHONY: clean
+clean: ## Remove what was built; what is kept in KINDLING_CACHE stays
+	rm -rf build target
+
+.PHONY: tools
+tools:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.88 or newer, see https://rustup.rs" >&2; exit 1; }
+
+# The image that the tests and the demo boot: Debian 13 with the Kubernetes that Debian's own source
+# package gives, so that nothing but Debian's archive must be reached.
+.PHONY: test-image
+test-image: build
+	tests/image
