@@ -177,7 +177,7 @@ impl Facts {
 }
 
 /// The local port of a line of /proc/net/tcp that is in state LISTEN (0A).
-fn listening_port(line: &str) -> Option<u16> {
+pub fn listening_port(line: &str) -> Option<u16> {
     let mut words = line.split_whitespace();
     let local = words.nth(1)?;
     if words.nth(1)? != "0A" {

@@ -18,6 +18,29 @@ pub enum Credentials {
     Certificate(crate::role::types::Secret),
 }
 
+/// What is asked of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    Get,
+    Post,
+    Put,
+    Delete,
+}
+
+/// A request with a body in JSON, or none.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    pub method: Method,
+    pub path: &'a str,
+    pub body: Option<&'a Value>,
+}
+
+impl<'a> Request<'a> {
+    pub fn get(path: &'a str) -> Self {
+        Self { method: Method::Get, path, body: None }
+    }
+}
+
 /// One API server, or whatever answers in its place.
 #[derive(Clone, Debug)]
 pub struct Server {
@@ -100,11 +123,24 @@ impl Kube {
         }
     }
 
-    /// The body of a 2xx answer.
     pub fn get(&self, path: &str) -> Result<String, KubeError> {
-        let mut request = self.client.get(self.url(path));
+        self.send(&Request::get(path))
+    }
+
+    /// The body of a 2xx answer.
+    pub fn send(&self, what: &Request<'_>) -> Result<String, KubeError> {
+        let url = self.url(what.path);
+        let mut request = match what.method {
+            Method::Get => self.client.get(url),
+            Method::Post => self.client.post(url),
+            Method::Put => self.client.put(url),
+            Method::Delete => self.client.delete(url),
+        };
         if let Some(token) = &self.bearer {
             request = request.bearer_auth(token.expose());
+        }
+        if let Some(body) = what.body {
+            request = request.json(body);
         }
         let response = request.send().map_err(|error| self.classify(&error))?;
         let status = response.status();
@@ -119,7 +155,7 @@ impl Kube {
         Err(KubeError::Status {
             address: self.server.address,
             status: status.as_u16(),
-            path: path.to_owned(),
+            path: what.path.to_owned(),
             message,
         })
     }

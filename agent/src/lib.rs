@@ -5,14 +5,17 @@
 //! file* and a *seed* for every node -> the agent reads the role file into a validated *node spec*,
 //! takes *facts* of the host, makes a *plan* of *steps*, applies it, and keeps a *status*.
 
+pub mod access;
 pub mod agent;
 pub mod apply;
 pub mod cluster;
 pub mod error;
+pub mod etcd;
 pub mod facts;
 pub mod host;
 pub mod input;
 pub mod kube;
+pub mod lease;
 pub mod operator;
 pub mod plan;
 pub mod preflight;

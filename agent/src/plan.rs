@@ -8,7 +8,9 @@ use crate::preflight;
 use crate::render;
 use crate::role::types::{DnsName, KubernetesVersion, RuntimeName};
 use crate::role::{Kubernetes, NodeSpec, Role};
-use crate::step::{addons::Addons, init::Init, join::Join, kernel::Kernel, ready::Ready, service::Service};
+use crate::step::join::{Join, JoinControlPlane};
+use crate::step::kubeadm::JoinPhases;
+use crate::step::{addons::Addons, init::Init, kernel::Kernel, ready::Ready, service::Service};
 
 /// A step is comparable data, so a plan can be printed, compared with a golden file, and resumed.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +76,8 @@ impl fmt::Debug for FileSpec {
 /// Where the cluster's CA lies on every node, for health checks and for people.
 pub const CA_FILE: &str = "/etc/kindling/ca.crt";
 pub const KUBEADM_FILE: &str = "/etc/kindling/kubeadm.yaml";
+/// There for a moment, while a half-announced etcd member gets its manifest.
+const ETCD_CONFIG: &str = "/run/kindling/kubeadm-etcd.yaml";
 pub const DISCOVERY_FILE: &str = "/etc/kindling/discovery.conf";
 
 /// The bring-up of a node, in the order in which it happens.
@@ -285,13 +289,18 @@ fn join(spec: &NodeSpec, kubernetes: &Kubernetes, facts: &Facts) -> Step {
 fn build_join(spec: &NodeSpec, kubernetes: &Kubernetes, facts: &Facts) -> Join {
     let environment = environment(spec, kubernetes, facts);
     let api = render::ConfigApi::for_version(environment.kubeadm);
+    let control_plane = spec.control_plane().map(|role| JoinControlPlane {
+        pki: pki(spec),
+        phases: JoinPhases::of(environment.kubeadm),
+        etcd_config: FileSpec::secret(ETCD_CONFIG, render::kubeadm_init(spec, role, api, &environment)),
+    });
     Join {
         config: FileSpec::secret(
             KUBEADM_FILE,
             render::kubeadm_join(spec, kubernetes, spec.control_plane(), api, &environment),
         ),
         discovery: FileSpec::secret(DISCOVERY_FILE, render::discovery_kubeconfig(spec, &kubernetes.token)),
-        pki: pki(spec),
+        control_plane,
         cri_socket: environment.cri_socket,
     }
 }

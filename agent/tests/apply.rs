@@ -87,7 +87,11 @@ fn run(spec: &NodeSpec, host: &Fake) -> Status {
 fn machine(node: &str) -> Fake {
     let host = Fake::new();
     // A worker and a joining control plane find a cluster that others made.
-    host.cluster_is_up.set(matches!(node, "cp2" | "w1"));
+    let joins = matches!(node, "cp2" | "w1");
+    host.cluster_is_up.set(joins);
+    if joins {
+        host.cluster.borrow_mut().members = vec![("cp1".into(), "https://10.0.0.11:2380".into())];
+    }
     host
 }
 
@@ -183,10 +187,20 @@ fn a_power_cut_at_any_effect_is_recovered_from() {
 fn the_first_control_plane_joins_when_the_cluster_is_there() {
     let (spec, host) = (spec("cp1"), machine("cp1"));
     host.cluster_is_up.set(true);
+    // What is left of the machine that it replaces.
+    host.cluster.borrow_mut().members = [("cp1", 11), ("cp2", 12), ("cp3", 13)]
+        .map(|(n, ip)| (n.into(), format!("https://10.0.0.{ip}:2380")))
+        .into();
+    host.cluster.borrow_mut().has_old_node = true;
     let status = run(&spec, &host);
     assert_eq!(status.state, State::Done, "{:?}", status.failure);
     let log = host.log.borrow().join("\n");
     assert!(log.contains("run kubeadm join") && !log.contains("run kubeadm init"), "{log}");
+    let removed = ["Delete /api/v1/nodes/cp1", "Post /v3/cluster/member/remove", "run kubeadm join phase"];
+    let places: Vec<_> = removed.iter().map(|what| log.find(what)).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}: {log}");
+    let members: Vec<String> = host.cluster.borrow().members.iter().map(|m| m.0.clone()).collect();
+    assert_eq!(members, ["cp2", "cp3", "cp1"]);
 }
 
 #[test]

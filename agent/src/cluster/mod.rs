@@ -11,7 +11,7 @@ mod file;
 mod kubeconfig;
 mod labels;
 pub mod new;
-mod pki;
+pub mod pki;
 mod read;
 pub mod render;
 mod secrets;

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Command, CommandError, Host, Output};
-use crate::kube::{Credentials, KubeError, Server};
+use serde_json::{Value, json};
+
+use crate::kube::{Credentials, KubeError, Method, Request, Server};
 
 /// What happens to the effect at which the power is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +33,16 @@ pub struct Disk {
     pub images: BTreeMap<String, BTreeSet<String>>,
 }
 
+#[derive(Debug, Clone, Default)]
+pub struct ClusterState {
+    /// etcd members as (name, peer URL); a member that was announced and not started has no name.
+    pub members: Vec<(String, String)>,
+    /// The Node of a machine of this name that is not there any more.
+    pub has_old_node: bool,
+    leases: BTreeMap<String, Value>,
+    version: u64,
+}
+
 #[derive(Default)]
 pub struct Fake {
     pub disk: RefCell<Disk>,
@@ -38,6 +50,8 @@ pub struct Fake {
     hostname: RefCell<String>,
     /// Whether the API of the cluster answers without this node's doing: somebody else made it.
     pub cluster_is_up: Cell<bool>,
+    /// What the cluster knows, wherever this machine's disk went.
+    pub cluster: RefCell<ClusterState>,
     /// Every effect and every query, in order.
     pub log: RefCell<Vec<String>>,
     effects: Cell<usize>,
@@ -185,7 +199,77 @@ impl Fake {
         if cut == Cut::Before { Ok(()) } else { Err(power()) }
     }
 
+    fn own_address(&self) -> Option<String> {
+        let hosts = self.text("/etc/hosts")?;
+        let name = self.hostname();
+        let line =
+            hosts.lines().find(|l| l.split_whitespace().any(|w| w == name) && !l.starts_with("127."))?;
+        Some(line.split_whitespace().next()?.to_owned())
+    }
+
+    fn own_peer_url(&self) -> String {
+        format!("https://{}:2380", self.own_address().unwrap_or_default())
+    }
+
+    /// With two members, of which one was announced and never started, nobody can write anything.
+    fn has_quorum(&self) -> bool {
+        let members = &self.cluster.borrow().members;
+        members.len() != 2 || members.iter().all(|(name, _)| !name.is_empty())
+    }
+
+    /// Whether this machine's etcd member runs; one that starts tells the others its name.
+    fn etcd_runs(&self) -> bool {
+        let manifest = self.text("/etc/kubernetes/manifests/etcd.yaml").unwrap_or_default();
+        let runs = manifest.ends_with("status: {}\n") && self.active.borrow().contains("kubelet.service");
+        let url = self.own_peer_url();
+        let mut cluster = self.cluster.borrow_mut();
+        let Some(own) = cluster.members.iter_mut().find(|(_, peer)| *peer == url) else { return false };
+        if runs && manifest.contains(&url) {
+            own.0 = self.hostname();
+            self.put("/var/lib/etcd/member", "");
+        }
+        runs
+    }
+
+    fn put_manifest(&self, members: &[(String, String)], existing: bool) {
+        let list: Vec<String> = members.iter().map(|(name, url)| format!("{name}={url}")).collect();
+        let state = if existing { "    - --initial-cluster-state=existing\n" } else { "" };
+        let text = format!("    - --initial-cluster={}\n{state}status: {{}}\n", list.join(","));
+        let path = "/etc/kubernetes/manifests/etcd.yaml".into();
+        self.disk.borrow_mut().files.insert(path, (text.into(), 0o600));
+    }
+
+    fn kubeadm_phase(&self, phase: &[String], half: bool) -> Result<String, String> {
+        let own = (self.hostname(), self.own_peer_url());
+        match phase.iter().map(String::as_str).take(2).collect::<Vec<_>>()[..] {
+            ["etcd", "local"] => self.put_manifest(&[own], false),
+            ["control-plane-join", "etcd"] => {
+                if !self.has_quorum() {
+                    return Err("etcdserver: request timed out".into());
+                }
+                let mut members = self.cluster.borrow().members.clone();
+                if members.iter().any(|(_, url)| *url == own.1) {
+                    return Err("the fake's member was announced already, and has no name".into());
+                }
+                members.push((String::new(), own.1.clone()));
+                self.cluster.borrow_mut().members = members.clone();
+                if half {
+                    return Ok(String::new());
+                }
+                members.last_mut().expect("it was just added").0 = own.0;
+                self.put_manifest(&members, true);
+            }
+            ["control-plane-join", _] if !self.has_quorum() => return Err("the API does not answer".into()),
+            _ => {}
+        }
+        Ok(String::new())
+    }
+
     fn kubeadm(&self, args: &[String], half: bool) -> Result<String, String> {
+        if let Some(phase) = args.get(1).filter(|a| *a == "phase").map(|_| &args[2..]) {
+            return self.kubeadm_phase(phase, half);
+        }
+        let first_part = args.iter().any(|a| a.starts_with("--skip-phases="));
         let again = args.iter().any(|a| a.starts_with("--ignore-preflight-errors"));
         let has = |path: &str| self.disk.borrow().files.contains_key(Path::new(path));
         let config = self.text("/etc/kindling/kubeadm.yaml").ok_or("no configuration")?;
@@ -206,7 +290,9 @@ impl Fake {
             if half {
                 self.put("/etc/kubernetes/pki/apiserver.crt", "-----BEGIN CERT");
                 self.put("/etc/kubernetes/kubelet.conf", "apiVersion: v1\ncl");
-                self.put("/var/lib/etcd/member", "");
+                if !first_part {
+                    self.put("/var/lib/etcd/member", "");
+                }
                 return Ok(String::new());
             }
             self.put(
@@ -216,8 +302,12 @@ impl Fake {
             self.put("/etc/kubernetes/pki/apiserver.key", "-----BEGIN RSA KEY-----\n-----END RSA KEY-----\n");
             self.put("/etc/kubernetes/admin.conf", "client-key-data: k\n");
             self.put("/etc/kubernetes/manifests/kube-apiserver.yaml", "pod");
-            self.put("/etc/kubernetes/manifests/etcd.yaml", "pod");
-            self.put("/var/lib/etcd/member", "");
+            if !first_part {
+                let own = (self.hostname(), self.own_peer_url());
+                self.put_manifest(std::slice::from_ref(&own), false);
+                self.cluster.borrow_mut().members = vec![own];
+                self.put("/var/lib/etcd/member", "");
+            }
         } else if half {
             self.put("/etc/kubernetes/bootstrap-kubelet.conf", "token: t\n");
             return Ok(String::new());
@@ -229,14 +319,6 @@ impl Fake {
         self.put("/var/lib/kubelet/pki/kubelet-client-current.pem", "pem");
         self.active.borrow_mut().insert("kubelet.service".into());
         Ok(String::new())
-    }
-
-    fn reset(&self) {
-        self.disk
-            .borrow_mut()
-            .files
-            .retain(|path, _| !path.starts_with("/etc/kubernetes") && !path.starts_with("/var/lib/etcd"));
-        self.active.borrow_mut().remove("kubelet.service");
     }
 
     fn systemctl(&self, args: &[String]) -> Result<String, String> {
@@ -258,7 +340,10 @@ impl Fake {
                 }
                 self.disk.borrow_mut().enabled.insert(unit);
             }
-            "restart" => {
+            "stop" => {
+                self.active.borrow_mut().remove(&unit);
+            }
+            "start" | "restart" => {
                 self.active.borrow_mut().insert(unit);
             }
             "mask" => {
@@ -293,10 +378,6 @@ impl Fake {
 
     fn program(&self, command: &Command, half: bool) -> Result<String, String> {
         match command.program.as_str() {
-            "kubeadm" if command.args[0] == "reset" => {
-                self.reset();
-                Ok(String::new())
-            }
             "kubeadm" => self.kubeadm(&command.args, half),
             "systemctl" => self.systemctl(&command.args),
             "ctr" => self.ctr(&command.args),
@@ -322,6 +403,95 @@ impl Fake {
             }
             _ => Ok(String::new()),
         }
+    }
+}
+
+/// What the cluster answers.
+impl Fake {
+    fn answer(&self, server: &Server, request: &Request<'_>) -> Result<String, KubeError> {
+        let unreachable =
+            || KubeError::Unreachable { address: server.address, reason: "connection refused".into() };
+        let status = |status| KubeError::Status {
+            address: server.address,
+            status,
+            path: request.path.into(),
+            message: "no".into(),
+        };
+        let is_own = self.own_address().is_some_and(|own| own == server.address.ip().to_string());
+        if server.address.port() == 2379 {
+            if !(if is_own { self.etcd_runs() } else { self.cluster_is_up.get() }) {
+                return Err(unreachable());
+            }
+            return match request.path {
+                "/v3/cluster/member/list" => Ok(self.member_list()),
+                _ if !self.has_quorum() => Err(status(503)),
+                "/v3/cluster/member/remove" => {
+                    let id = request.body.and_then(|b| b["ID"].as_str()?.parse::<usize>().ok()).unwrap_or(0);
+                    self.cluster.borrow_mut().members.remove(id);
+                    Ok("{}".into())
+                }
+                _ => Ok("{}".into()),
+            };
+        }
+        let has = |path: &str| self.disk.borrow().files.contains_key(Path::new(path));
+        let kubelet = self.active.borrow().contains("kubelet.service");
+        let own_api = kubelet && has("/etc/kubernetes/manifests/kube-apiserver.yaml") && self.etcd_runs();
+        if !(own_api || (self.cluster_is_up.get() && !is_own)) || !self.has_quorum() {
+            return Err(unreachable());
+        }
+        let name = self.hostname();
+        match request.path {
+            path if path.starts_with("/api/v1/nodes/") => {
+                let registered = kubelet && has("/etc/kubernetes/kubelet.conf");
+                if request.method == Method::Delete {
+                    self.cluster.borrow_mut().has_old_node = false;
+                } else if !registered && !self.cluster.borrow().has_old_node {
+                    return Err(status(404));
+                }
+                let ready = if registered { "True" } else { "Unknown" };
+                Ok(json!({
+                    "metadata": { "name": name },
+                    "status": { "conditions": [{ "type": "Ready", "status": ready }] },
+                })
+                .to_string())
+            }
+            path if path.contains("/kube-node-lease/") => {
+                Ok(r#"{"spec":{"renewTime":"2030-01-01T00:00:00.000000Z"}}"#.into())
+            }
+            path if path.contains("/leases") => self
+                .lease(request)
+                .ok_or_else(|| status(if request.method == Method::Get { 404 } else { 409 })),
+            _ => Ok(r#"{"items":[]}"#.into()),
+        }
+    }
+
+    fn member_list(&self) -> String {
+        let members = self.cluster.borrow().members.clone();
+        let members: Vec<Value> = members
+            .iter()
+            .enumerate()
+            .map(|(id, (name, url))| json!({ "ID": id.to_string(), "name": name, "peerURLs": [url] }))
+            .collect();
+        json!({ "members": members }).to_string()
+    }
+
+    /// Reads or writes a Lease, with the API's check of the version; `None` is its refusal.
+    fn lease(&self, request: &Request<'_>) -> Option<String> {
+        let cluster = &mut *self.cluster.borrow_mut();
+        let name = match request.body {
+            Some(body) => body["metadata"]["name"].as_str()?.to_owned(),
+            None => request.path.rsplit('/').next()?.to_owned(),
+        };
+        let Some(body) = request.body else { return cluster.leases.get(&name).map(Value::to_string) };
+        let known = cluster.leases.get(&name);
+        if known.map(|k| &k["metadata"]["resourceVersion"]) != body["metadata"].get("resourceVersion") {
+            return None;
+        }
+        cluster.version += 1;
+        let mut body = body.clone();
+        body["metadata"]["resourceVersion"] = cluster.version.to_string().into();
+        cluster.leases.insert(name, body.clone());
+        Some(body.to_string())
     }
 }
 
@@ -406,31 +576,37 @@ impl Host for Fake {
         Ok(Output { stdout, stderr: String::new() })
     }
 
-    fn get(&self, server: &Server, _: &Credentials, path: &str, _: Duration) -> Result<String, KubeError> {
-        let own = self.active.borrow().contains("kubelet.service")
-            && self
-                .disk
-                .borrow()
-                .files
-                .contains_key(Path::new("/etc/kubernetes/manifests/kube-apiserver.yaml"));
-        if self.dead.get() || !(own || self.cluster_is_up.get()) {
-            return Err(KubeError::Unreachable {
-                address: server.address,
-                reason: "connection refused".into(),
-            });
+    fn run_watched(
+        &self,
+        command: &Command,
+        _: Duration,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Output, CommandError> {
+        meanwhile();
+        self.run(command)
+    }
+
+    fn sync(&self) {}
+
+    fn request(
+        &self,
+        server: &Server,
+        _: &Credentials,
+        request: &Request<'_>,
+        _: Duration,
+    ) -> Result<String, KubeError> {
+        let gone = || KubeError::Unreachable { address: server.address, reason: "connection refused".into() };
+        if self.dead.get() {
+            return Err(gone());
         }
-        let name = self.hostname();
-        Ok(match path {
-            _ if path.starts_with("/api/v1/nodes/") => {
-                format!(
-                    r#"{{"metadata":{{"name":"{name}"}},"status":{{"conditions":[{{"type":"Ready","status":"True"}}]}}}}"#
-                )
-            }
-            _ if path.contains("/leases/") => {
-                r#"{"spec":{"renewTime":"2030-01-01T00:00:00.000000Z"}}"#.into()
-            }
-            _ => r#"{"items":[]}"#.into(),
-        })
+        let cut = match request.method {
+            Method::Get => Cut::Before,
+            _ if request.path.starts_with("/v3/") && !request.path.ends_with("/remove") => Cut::Before,
+            method => self.effect(format!("{method:?} {}", request.path)).map_err(|_| gone())?,
+        };
+        let answer = self.answer(server, request)?;
+        Self::end(cut).map_err(|_| gone())?;
+        Ok(answer)
     }
 
     fn resolve(&self, _: &str) -> io::Result<Vec<Ipv4Addr>> {

@@ -15,7 +15,7 @@ use nix::sys::time::TimeVal;
 use nix::unistd::Pid;
 
 use super::{Command, CommandError, Host, Output};
-use crate::kube::{Credentials, Kube, KubeError, Server};
+use crate::kube::{Credentials, Kube, KubeError, Request, Server};
 
 pub struct Linux {
     start: Instant,
@@ -103,6 +103,15 @@ impl Host for Linux {
     }
 
     fn run(&self, command: &Command) -> Result<Output, CommandError> {
+        self.run_watched(command, command.timeout, &mut || {})
+    }
+
+    fn run_watched(
+        &self,
+        command: &Command,
+        every: Duration,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Output, CommandError> {
         let text = command.to_string();
         let mut child = process::Command::new(&command.program)
             .args(&command.args)
@@ -118,10 +127,15 @@ impl Host for Linux {
         let stderr = reader(child.stderr.take());
         let deadline = Instant::now() + command.timeout;
         let mut pause = Duration::from_millis(2);
+        let mut next = Instant::now() + every;
         let status = loop {
             match child.try_wait() {
                 Ok(Some(status)) => break Some(status),
                 Ok(None) if Instant::now() >= deadline => break None,
+                Ok(None) if Instant::now() >= next => {
+                    meanwhile();
+                    next = Instant::now() + every;
+                }
                 Ok(None) => {
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(Duration::from_millis(100));
@@ -141,14 +155,18 @@ impl Host for Linux {
         }
     }
 
-    fn get(
+    fn sync(&self) {
+        nix::unistd::sync();
+    }
+
+    fn request(
         &self,
         server: &Server,
         credentials: &Credentials,
-        path: &str,
+        request: &Request<'_>,
         timeout: Duration,
     ) -> Result<String, KubeError> {
-        Kube::new(server.clone(), credentials.clone(), timeout)?.get(path)
+        Kube::new(server.clone(), credentials.clone(), timeout)?.send(request)
     }
 
     fn resolve(&self, name: &str) -> io::Result<Vec<Ipv4Addr>> {

@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::kube::{Credentials, KubeError, Server};
+use crate::kube::{Credentials, KubeError, Request, Server};
 
 /// A command with a deadline. Secrets never stand in `args`: every user of the machine can read them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,14 +105,33 @@ pub trait Host {
     fn set_hostname(&self, name: &str) -> io::Result<()>;
     fn run(&self, command: &Command) -> Result<Output, CommandError>;
 
-    /// GET of a path at an API server.
+    /// As [`Host::run`]; `meanwhile` is called every so often while the command runs.
+    fn run_watched(
+        &self,
+        command: &Command,
+        every: Duration,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Output, CommandError>;
+    /// Everything that was written by anybody is on stable storage afterwards.
+    fn sync(&self);
+
+    /// A request to an API server, or to etcd's JSON gateway.
+    fn request(
+        &self,
+        server: &Server,
+        credentials: &Credentials,
+        request: &Request<'_>,
+        timeout: Duration,
+    ) -> Result<String, KubeError>;
     fn get(
         &self,
         server: &Server,
         credentials: &Credentials,
         path: &str,
         timeout: Duration,
-    ) -> Result<String, KubeError>;
+    ) -> Result<String, KubeError> {
+        self.request(server, credentials, &Request::get(path), timeout)
+    }
     /// The IPv4 addresses of a name.
     fn resolve(&self, name: &str) -> io::Result<Vec<std::net::Ipv4Addr>>;
 

@@ -1,29 +1,62 @@
 //! `kubeadm join`: waits until the token can read the cluster's configuration, then joins with the
-//! pinned CA, which waits for nobody's signature.
+//! pinned CA, which waits for nobody's signature. All machines join at once; only the etcd members of control
+//! planes are added one after the other ([`super::member`]).
 
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Context, Found, files, kubeadm};
+use super::kubeadm::JoinPhases;
+use super::{Context, Found, files, kubeadm, member, stale};
 use crate::error::StepError;
-use crate::host::{Command, exists};
+use crate::host::{Command, Host, exists, read_text};
 use crate::kube::{Credentials, KubeError};
 use crate::plan::FileSpec;
 use crate::retry::{Attempt, Patience, wait};
 use crate::role::types::Secret;
 
-/// Written before the first `kubeadm join`: what lies on this disk afterwards is our own half-done work.
+/// How far the join on this disk has come: a word of [`Stage`]. Written before the first `kubeadm join`, so what
+/// lies on this disk afterwards is our own half-done work.
 pub const JOINING: &str = "/var/lib/kindling/joining";
-/// Written before the one reset that a half-joined control plane gets.
-const RECOVERED: &str = "/var/lib/kindling/join-recovered";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// kubeadm may have begun.
+    Begun,
+    /// Certificates, manifests and the kubelet are there, on stable storage.
+    Prepared,
+    /// The etcd member runs.
+    Member,
+}
+
+const STAGES: [(Stage, &str); 3] =
+    [(Stage::Begun, "begun\n"), (Stage::Prepared, "prepared\n"), (Stage::Member, "member\n")];
+
+fn stage(host: &dyn Host) -> Option<Stage> {
+    let text = read_text(host, JOINING)?;
+    Some(STAGES.iter().find(|(_, word)| *word == text).map_or(Stage::Begun, |(stage, _)| *stage))
+}
+
+fn set_stage(host: &dyn Host, stage: Stage) -> Result<(), StepError> {
+    let (_, word) = STAGES.iter().find(|(known, _)| *known == stage).expect("every stage has a word");
+    let path = Path::new(JOINING);
+    host.write(path, word.as_bytes(), 0o644).map_err(|e| StepError::file("write", path, &e))
+}
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Join {
     pub config: FileSpec,
     pub discovery: FileSpec,
-    /// Empty on a worker.
-    pub pki: Vec<FileSpec>,
     pub cri_socket: String,
+    /// Of a control plane.
+    pub control_plane: Option<JoinControlPlane>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct JoinControlPlane {
+    pub pki: Vec<FileSpec>,
+    pub phases: JoinPhases,
+    /// For the manifest of an etcd member that was announced when the power was cut.
+    pub etcd_config: FileSpec,
 }
 
 impl Join {
@@ -43,8 +76,8 @@ impl Join {
     }
 
     pub fn act(&self, cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
-        let began = exists(cx.host, JOINING);
-        if let (Some(trace), false) = (kubeadm::trace(cx.host), began) {
+        let before = stage(cx.host);
+        if let (Some(trace), None) = (kubeadm::trace(cx.host), before) {
             return Err(StepError::lasting(
                 format!(
                     "{trace} is there, and Kindling did not write it: this disk belonged to another cluster or was set up by hand"
@@ -52,33 +85,51 @@ impl Join {
                 "boot the VM from a fresh disk",
             ));
         }
+        if before < Some(Stage::Prepared) {
+            self.prepare(cx, before.is_some())?;
+            // kubeadm syncs nothing, and from here on its files are taken for whole.
+            cx.host.sync();
+            set_stage(cx.host, Stage::Prepared)?;
+        }
+        if let Some(control_plane) = &self.control_plane {
+            if before < Some(Stage::Member) {
+                member::join(cx, control_plane)?;
+                cx.host.sync();
+                set_stage(cx.host, Stage::Member)?;
+            }
+            for phase in control_plane.phases.rest {
+                self.rest(cx, phase)?;
+            }
+        }
+        Ok(before.map(|_| "completed what an interrupted run had begun".to_owned()))
+    }
+
+    /// Everything that all machines may do at once: the whole join of a worker, that of a control plane up to its
+    /// etcd member.
+    fn prepare(&self, cx: &mut Context<'_>, began: bool) -> Result<(), StepError> {
         if began {
             kubeadm::mend(cx.host)?;
-            files::act(&self.pki, cx)?;
-            if self.is_worker() && exists(cx.host, kubeadm::KUBELET_CONF) {
-                return self.finish_worker(cx);
+            if let Some(control_plane) = &self.control_plane {
+                files::act(&control_plane.pki, cx)?;
+            }
+            if exists(cx.host, kubeadm::KUBELET_CONF) {
+                return self.finish_kubelet(cx);
             }
         }
         wait_for_cluster(cx)?;
-        if began && exists(cx.host, kubeadm::ETCD_MANIFEST) {
-            self.recover_control_plane(cx)?;
+        if !began {
+            stale::wait_until_gone(cx)?;
         }
-        cx.host
-            .write(Path::new(JOINING), b"kubeadm join was begun on this disk\n", 0o644)
-            .map_err(|e| StepError::file("write", Path::new(JOINING), &e))?;
+        set_stage(cx.host, Stage::Begun)?;
         files::write(cx.host, &self.discovery)?;
         files::write(cx.host, &self.config)?;
-        kubeadm::run(cx, "join", began)?;
-        Ok(began.then(|| "completed what an interrupted run had begun".to_owned()))
-    }
-
-    fn is_worker(&self) -> bool {
-        self.pki.is_empty()
+        let later = self.control_plane.as_ref().map_or("", |c| c.phases.later);
+        kubeadm::run(cx, "join", later, began)
     }
 
     /// The kubelet has its certificate, so kubeadm's only remaining work is to note the CRI socket on the
     /// Node, which its upgrade reads. kubeadm itself refuses to join a name whose Node is Ready.
-    fn finish_worker(&self, cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
+    fn finish_kubelet(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
         cx.host.run(
             &Command::new("systemctl", ["enable", "--now", "kubelet.service"])
                 .timeout(Duration::from_secs(120)),
@@ -107,34 +158,21 @@ impl Join {
                     "`journalctl -b -u kubelet` says why the kubelet does not register",
                 )
             },
-        )?;
-        Ok(Some("completed what an interrupted run had begun".into()))
+        )
     }
 
-    /// An etcd member may have been announced, so kubeadm cannot simply run again: reset once, never in a loop.
-    fn recover_control_plane(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
-        if exists(cx.host, RECOVERED) {
-            return Err(StepError::lasting(
-                "this control plane's join was interrupted, was reset once, and failed again",
-                format!(
-                    "read {}; then remove its etcd member and Node and boot it from a fresh disk",
-                    kubeadm::LOG_FILE
-                ),
-            ));
+    /// Each of these may be run again; the API is silent for a moment after a member was added.
+    fn rest(&self, cx: &mut Context<'_>, phase: &[&str]) -> Result<(), StepError> {
+        let start = cx.host.now();
+        loop {
+            let Err(error) = kubeadm::run_phase(cx, phase, &mut || {}) else { return Ok(()) };
+            let patience = Duration::from_secs(cx.spec.deadlines.kubeadm);
+            if cx.host.now().saturating_sub(start) >= patience {
+                return Err(error);
+            }
+            (cx.waiting)(&format!("{}: tried again: {error}", phase.join(" ")));
+            cx.host.sleep(Duration::from_secs(2).mul_f64(0.5 + cx.host.random()));
         }
-        (cx.waiting)(
-            "an earlier join was interrupted after its etcd member was announced: resetting this node once",
-        );
-        cx.host
-            .write(Path::new(RECOVERED), b"a half-done join was reset\n", 0o644)
-            .map_err(|e| StepError::file("write", Path::new(RECOVERED), &e))?;
-        // It removes the member through the other members, which the endpoint reached a moment ago.
-        cx.host.run(&Command::new("kubeadm", ["reset", "--force"]).timeout(Duration::from_secs(300)))?;
-        for path in ["/var/lib/etcd", "/var/lib/kubelet/pki"] {
-            cx.host.remove(Path::new(path)).map_err(|e| StepError::file("remove", Path::new(path), &e))?;
-        }
-        files::act(&self.pki, cx)?;
-        Ok(())
     }
 }
 

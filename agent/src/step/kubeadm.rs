@@ -10,9 +10,11 @@ use crate::error::StepError;
 use crate::host::{Command, CommandError, Host, exists, read_text};
 use crate::kube::Server;
 use crate::role::NodeSpec;
-use crate::role::types::HostOrAddress;
+use crate::role::types::{HostOrAddress, KubernetesVersion};
 
 pub const LOG_FILE: &str = "/var/log/kindling/kubeadm.log";
+/// Bytes of earlier commands' output that stay.
+const LOG_KEPT: usize = 256 << 10;
 pub const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
 pub const ETCD_MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
 
@@ -44,16 +46,76 @@ DirAvailable--etc-kubernetes-manifests,\
 DirAvailable--var-lib-etcd,\
 Port-6443,Port-10250,Port-10257,Port-10259,Port-2379,Port-2380";
 
-/// `kubeadm init` or `kubeadm join` with our configuration; `again` over what an earlier run left.
-pub fn run(cx: &mut Context<'_>, verb: &str, again: bool) -> Result<(), StepError> {
+/// `kubeadm init` or `kubeadm join` with our configuration, with these phases left out (a list with commas);
+/// `again` over what an earlier run left.
+pub fn run(cx: &mut Context<'_>, verb: &str, skip: &str, again: bool) -> Result<(), StepError> {
     // Without it the node would not come back after a reboot.
     cx.host.run(&Command::new("systemctl", ["enable", "kubelet.service"]))?;
     let mut args = vec![verb.to_owned(), "--config".into(), crate::plan::KUBEADM_FILE.into()];
+    if !skip.is_empty() {
+        args.push(format!("--skip-phases={skip}"));
+    }
     if again {
         args.push(format!("--ignore-preflight-errors={OURS}"));
     }
+    run_watched(cx, args, &mut || {})
+}
+
+/// One phase of `kubeadm join`; `meanwhile` is called every second while it runs.
+pub fn run_phase(cx: &mut Context<'_>, phase: &[&str], meanwhile: &mut dyn FnMut()) -> Result<(), StepError> {
+    let config = ["--config", crate::plan::KUBEADM_FILE];
+    let args = ["join", "phase"].iter().chain(phase).chain(&config).map(|a| (*a).to_owned()).collect();
+    run_watched(cx, args, meanwhile)
+}
+
+/// kubeadm's `join`, cut where only one machine at a time may go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JoinPhases {
+    /// What the first part leaves out; it runs on all machines at once.
+    pub later: &'static str,
+    /// Adds the etcd member.
+    pub etcd: &'static [&'static str],
+    /// What remains, in this order.
+    pub rest: &'static [&'static [&'static str]],
+}
+
+const MARK: &[&str] = &["control-plane-join", "mark-control-plane"];
+const ADD_ETCD: &[&str] = &["control-plane-join", "etcd"];
+
+impl JoinPhases {
+    /// The phases that this kubeadm knows (`kubeadm join --help`).
+    pub fn of(kubeadm: KubernetesVersion) -> Self {
+        match kubeadm.minor {
+            // ClusterStatus, which it notes itself in, went away with 1.22.
+            ..22 => Self {
+                later: "check-etcd,control-plane-join",
+                etcd: ADD_ETCD,
+                rest: &[&["control-plane-join", "update-status"], MARK],
+            },
+            22..31 => Self { later: "check-etcd,control-plane-join", etcd: ADD_ETCD, rest: &[MARK] },
+            31..33 => Self {
+                later: "check-etcd,control-plane-join,wait-control-plane",
+                etcd: ADD_ETCD,
+                rest: &[MARK],
+            },
+            // ControlPlaneKubeletLocalMode is on: the kubelet asks the API server beside it, which needs its etcd
+            // first, so the etcd member comes before the kubelet's certificate.
+            _ => Self {
+                later: "check-etcd,etcd-join,kubelet-wait-bootstrap,control-plane-join,wait-control-plane",
+                etcd: &["etcd-join"],
+                rest: &[&["kubelet-wait-bootstrap"], MARK],
+            },
+        }
+    }
+}
+
+fn run_watched(
+    cx: &mut Context<'_>,
+    args: Vec<String>,
+    meanwhile: &mut dyn FnMut(),
+) -> Result<(), StepError> {
     let command = Command::new("kubeadm", args).timeout(Duration::from_secs(cx.spec.deadlines.kubeadm));
-    let result = cx.host.run(&command);
+    let result = cx.host.run_watched(&command, Duration::from_secs(1), meanwhile);
     let output = match &result {
         Ok(output) => Some(output),
         Err(error) => error.output(),
@@ -61,8 +123,12 @@ pub fn run(cx: &mut Context<'_>, verb: &str, again: bool) -> Result<(), StepErro
     if let Some(output) = output {
         // kubeadm prints the token in the join command that it proposes.
         let text = cx.spec.mask(&format!("$ {command}\n{}{}", output.stdout, output.stderr));
-        // The log helps people; that it cannot be written is no reason to fail.
-        let _ = cx.host.write(Path::new(LOG_FILE), text.as_bytes(), 0o600);
+        // Of every command since the beginning: one that failed may have been followed by many. The log helps people;
+        // that it cannot be written is no reason to fail.
+        let before = read_text(cx.host, LOG_FILE).unwrap_or_default();
+        let from = before.len().saturating_sub(LOG_KEPT);
+        let from = (from..before.len()).find(|n| before.is_char_boundary(*n)).unwrap_or(before.len());
+        let _ = cx.host.write(Path::new(LOG_FILE), (before[from..].to_owned() + &text).as_bytes(), 0o600);
     }
     result.map(|_| ()).map_err(|error| {
         let remedy = match &error {

@@ -7,8 +7,10 @@ pub mod init;
 pub mod join;
 pub mod kernel;
 pub mod kubeadm;
+pub mod member;
 pub mod ready;
 pub mod service;
+pub mod stale;
 
 use crate::error::StepError;
 use crate::host::Host;

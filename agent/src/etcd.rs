@@ -1,0 +1,85 @@
+//! etcd's members through its JSON gateway (<https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/>): what kubeadm does
+//! not tell and does not undo.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::access::client_certificate;
+use crate::cluster::pki::Pair;
+use crate::error::StepError;
+use crate::host::Host;
+use crate::kube::{Credentials, KubeError, Method, Request, Server};
+use crate::role::ControlPlaneRole;
+use crate::role::types::Secret;
+
+const CLIENT_PORT: u16 = 2379;
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Where other members reach the member of this machine, as kubeadm announces it.
+pub fn peer_url(address: Ipv4Addr) -> String {
+    format!("https://{address}:2380")
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// A number of 64 bits, which JSON cannot hold.
+    pub id: String,
+    /// Empty until it was started for the first time.
+    pub name: String,
+    pub peer_url: String,
+}
+
+impl Member {
+    pub fn was_started(&self) -> bool {
+        !self.name.is_empty()
+    }
+
+    /// The address in its peer URL.
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        self.peer_url.strip_prefix("https://")?.split(':').next()?.parse().ok()
+    }
+}
+
+pub struct Etcd<'a> {
+    host: &'a dyn Host,
+    ca: String,
+    credentials: Credentials,
+}
+
+impl<'a> Etcd<'a> {
+    pub fn new(host: &'a dyn Host, role: &ControlPlaneRole) -> Result<Self, StepError> {
+        let pki = &role.pki;
+        let ca = Pair { certificate: pki.etcd_ca.clone(), key: Secret::new(pki.etcd_ca_key.expose()) };
+        let credentials = client_certificate(host, &ca, "kindling", None)?;
+        Ok(Self { host, ca: ca.certificate, credentials })
+    }
+
+    fn post(&self, at: Ipv4Addr, path: &str, body: &Value) -> Result<Value, KubeError> {
+        let server = Server::at(&self.ca, at, CLIENT_PORT);
+        let request = Request { method: Method::Post, path, body: Some(body) };
+        let text = self.host.request(&server, &self.credentials, &request, TIMEOUT)?;
+        serde_json::from_str(&text).map_err(|error| KubeError::Client(error.to_string()))
+    }
+
+    /// The members as the one at this address knows them, also while there is no quorum.
+    pub fn members(&self, at: Ipv4Addr) -> Result<Vec<Member>, KubeError> {
+        let answer = self.post(at, "/v3/cluster/member/list", &json!({ "linearizable": false }))?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let members = answer["members"].as_array().into_iter().flatten();
+        Ok(members
+            .map(|m| Member { id: text(&m["ID"]), name: text(&m["name"]), peer_url: text(&m["peerURLs"][0]) })
+            .collect())
+    }
+
+    /// Whether the member at this address answers what needs a quorum.
+    pub fn answers(&self, at: Ipv4Addr) -> Result<(), KubeError> {
+        // One key that nobody has; the read goes through the leader (base64 of "kindling").
+        self.post(at, "/v3/kv/range", &json!({ "key": "a2luZGxpbmc=", "limit": "1" })).map(|_| ())
+    }
+
+    pub fn remove(&self, at: Ipv4Addr, id: &str) -> Result<(), KubeError> {
+        self.post(at, "/v3/cluster/member/remove", &json!({ "ID": id })).map(|_| ())
+    }
+}

@@ -1,0 +1,336 @@
+//! The etcd member of a control plane that joins: the only part of a join that one machine at a time may do.
+//!
+//! kubeadm announces the member, writes its manifest and waits. Before 1.29 the member votes from its announcement
+//! on: from one member to two the whole API is silent until the new one has started, so a member that does not start
+//! is recognised within seconds, and one whose machine lost its power in between is started from what the other
+//! members know, because nobody could remove it.
+
+use std::cell::Cell;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+
+use super::join::JoinControlPlane;
+use super::{Context, files, kubeadm};
+use crate::access::Access;
+use crate::error::StepError;
+use crate::etcd::{Etcd, Member, peer_url};
+use crate::host::{Command, Host, exists, read_text};
+use crate::lease::{self, Lock};
+use crate::retry::{Attempt, Patience, wait};
+use crate::role::NodeSpec;
+
+const DATA: &str = "/var/lib/etcd";
+/// How often a member of ours was removed again, a line each.
+const REMOVED: &str = "/var/lib/kindling/etcd-removed";
+const MOST_REMOVALS: usize = 3;
+
+/// Adds this machine's etcd member, or completes what an interrupted run had begun, and waits until it runs.
+pub fn join(cx: &mut Context<'_>, join: &JoinControlPlane) -> Result<(), StepError> {
+    let (host, spec) = (cx.host, cx.spec);
+    let role = spec.control_plane().expect("only control planes have etcd members");
+    let etcd = Etcd::new(host, role)?;
+    if manifest_is_whole(host) {
+        return wait_until_it_runs(cx, &etcd, None);
+    }
+    remove(host, kubeadm::ETCD_MANIFEST)?;
+    if let Some(members) = announced_before(cx, &etcd)? {
+        (cx.waiting)("the etcd member was announced before the power was cut: starting it");
+        write_manifest(cx, join, &members)?;
+        return wait_until_it_runs(cx, &etcd, None);
+    }
+    let access = Access::new(host, spec, role)?;
+    let deadline = spec.deadlines.cluster;
+    let lock = lease::acquire(&access, lease::ETCD_JOIN, spec.name.as_str(), deadline, cx.waiting)?;
+    let result = add(cx, &etcd, join, &lock);
+    lock.release();
+    result
+}
+
+/// kubeadm writes it without a sync; `status` is the last key of a static pod.
+fn manifest_is_whole(host: &dyn Host) -> bool {
+    read_text(host, kubeadm::ETCD_MANIFEST).is_some_and(|text| text.ends_with("status: {}\n"))
+}
+
+fn remove(host: &dyn Host, path: &str) -> Result<(), StepError> {
+    host.remove(Path::new(path)).map_err(|e| StepError::file("remove", Path::new(path), &e))
+}
+
+/// The members as any other one tells them, and who told.
+fn members(etcd: &Etcd<'_>, spec: &NodeSpec) -> Result<(Ipv4Addr, Vec<Member>), String> {
+    let role = spec.control_plane().expect("only control planes have etcd members");
+    let mut reason = "this control plane has no peers".to_owned();
+    for peer in &role.peers {
+        match etcd.members(*peer) {
+            Ok(members) => return Ok((*peer, members)),
+            Err(error) => reason = format!("no etcd member answers: {error}"),
+        }
+    }
+    Err(reason)
+}
+
+fn own<'m>(members: &'m [Member], spec: &NodeSpec) -> Option<&'m Member> {
+    let url = peer_url(spec.address());
+    members.iter().find(|m| m.peer_url == url)
+}
+
+/// The members, if this machine's is one of them and must be started rather than removed: its data is here, or it was
+/// announced and without it there is no quorum to remove anybody.
+fn announced_before(cx: &mut Context<'_>, etcd: &Etcd<'_>) -> Result<Option<Vec<Member>>, StepError> {
+    let (host, spec) = (cx.host, cx.spec);
+    let (teller, members) = wait(
+        host,
+        Patience::seconds(spec.deadlines.cluster),
+        cx.waiting,
+        || members(etcd, spec).map_or_else(Attempt::NotYet, Attempt::Ready),
+        |reason| {
+            StepError::passing(
+                reason,
+                "power the other control planes on: their consoles say what they wait for",
+            )
+        },
+    )?;
+    let Some(own) = own(&members, spec) else { return Ok(None) };
+    let has_data = exists(host, Path::new(DATA).join("member"));
+    let goes_on = if own.was_started() { has_data } else { etcd.answers(teller).is_err() };
+    Ok(goes_on.then_some(members))
+}
+
+/// Under the lock.
+fn add(
+    cx: &mut Context<'_>,
+    etcd: &Etcd<'_>,
+    join: &JoinControlPlane,
+    lock: &Lock<'_>,
+) -> Result<(), StepError> {
+    let teller = wait_for_the_others(cx, etcd, lock)?;
+    let (host, spec) = (cx.host, cx.spec);
+    let now = etcd.members(teller).unwrap_or_default();
+    if let Some(own) = own(&now, spec) {
+        (cx.waiting)("removing the etcd member that this machine had before");
+        remove_own(etcd, teller, own)?;
+    }
+    remove(host, DATA)?;
+    let watch = Watch::new(host);
+    let result = kubeadm::run_phase(cx, join.phases.etcd, &mut || {
+        lock.keep();
+        watch.look(host, spec);
+    });
+    match result {
+        // kubeadm was not patient enough, or died: the member may start all the same.
+        Err(error) if manifest_is_whole(host) => (cx.waiting)(&format!("waiting on for the member: {error}")),
+        result => result?,
+    }
+    wait_until_it_runs(cx, etcd, Some(lock))
+}
+
+/// etcd takes no new member while another one does not run; answers one that does.
+fn wait_for_the_others(
+    cx: &mut Context<'_>,
+    etcd: &Etcd<'_>,
+    lock: &Lock<'_>,
+) -> Result<Ipv4Addr, StepError> {
+    let (host, spec) = (cx.host, cx.spec);
+    wait(
+        host,
+        Patience::seconds(spec.deadlines.kubeadm),
+        cx.waiting,
+        || {
+            lock.keep();
+            let (teller, members) = match members(etcd, spec) {
+                Ok(told) => told,
+                Err(reason) => return Attempt::NotYet(reason),
+            };
+            let url = peer_url(spec.address());
+            for other in members.iter().filter(|m| m.peer_url != url) {
+                let name = if other.was_started() { &other.name } else { &other.peer_url };
+                let answers = other.address().map(|address| etcd.answers(address));
+                if !other.was_started() || !matches!(answers, Some(Ok(()))) {
+                    return Attempt::NotYet(format!("the etcd member {name} does not run"));
+                }
+            }
+            Attempt::Ready(teller)
+        },
+        |reason| {
+            StepError::passing(
+                reason,
+                "power its machine on; if it is gone for good, run `kindling reset` for it or remove the member with `etcdctl member remove`",
+            )
+        },
+    )
+}
+
+fn remove_own(etcd: &Etcd<'_>, teller: Ipv4Addr, own: &Member) -> Result<(), StepError> {
+    etcd.remove(teller, &own.id).map_err(|error| {
+        StepError::passing(
+            format!("cannot remove this machine's old etcd member: {error}"),
+            "etcd removes a member only with a quorum: power the other control planes on",
+        )
+    })
+}
+
+/// The manifest that kubeadm would have written, from the members that the others know: kubeadm itself asks the API for
+/// them, and the API needs this member.
+fn write_manifest(
+    cx: &mut Context<'_>,
+    join: &JoinControlPlane,
+    members: &[Member],
+) -> Result<(), StepError> {
+    let (host, spec) = (cx.host, cx.spec);
+    // A kubelet that sees the manifest before it is complete would start another cluster.
+    host.run(&Command::new("systemctl", ["stop", "kubelet.service"]))?;
+    files::write(host, &join.etcd_config)?;
+    let path = join.etcd_config.path.display().to_string();
+    host.run(&Command::new("kubeadm", ["init", "phase", "etcd", "local", "--config", &path]))?;
+    let text = read_text(host, kubeadm::ETCD_MANIFEST).unwrap_or_default();
+    let manifest = Path::new(kubeadm::ETCD_MANIFEST);
+    host.write(manifest, of_existing_cluster(&text, spec, members).as_bytes(), 0o600)
+        .map_err(|e| StepError::file("write", manifest, &e))?;
+    host.remove(&join.etcd_config.path).map_err(|e| StepError::file("remove", &join.etcd_config.path, &e))?;
+    host.run(&Command::new("systemctl", ["start", "kubelet.service"]))?;
+    Ok(())
+}
+
+/// The manifest of a first member as that of one among `members`.
+fn of_existing_cluster(manifest: &str, spec: &NodeSpec, members: &[Member]) -> String {
+    let url = peer_url(spec.address());
+    let name = |m: &Member| match () {
+        () if m.peer_url == url => spec.name.to_string(),
+        () if m.was_started() => m.name.clone(),
+        () => m.id.clone(),
+    };
+    let cluster: Vec<String> = members.iter().map(|m| format!("{}={}", name(m), m.peer_url)).collect();
+    let flag = "- --initial-cluster=";
+    let mut text = String::with_capacity(manifest.len() + 200);
+    for line in manifest.lines() {
+        match line.find(flag) {
+            Some(at) => {
+                let indent = &line[..at];
+                text.push_str(&format!("{indent}{flag}{}\n", cluster.join(",")));
+                text.push_str(&format!("{indent}- --initial-cluster-state=existing\n"));
+            }
+            None if line.contains("--initial-cluster-state=") => {}
+            None => {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+    }
+    text
+}
+
+fn wait_until_it_runs(
+    cx: &mut Context<'_>,
+    etcd: &Etcd<'_>,
+    lock: Option<&Lock<'_>>,
+) -> Result<(), StepError> {
+    let (host, spec) = (cx.host, cx.spec);
+    host.run(&Command::new("systemctl", ["enable", "--now", "kubelet.service"]))?;
+    let watch = Watch::new(host);
+    let patience =
+        Patience { longest: Duration::from_secs(2), ..Patience::seconds(spec.deadlines.kubeadm / 3) };
+    let waited = wait(
+        host,
+        patience,
+        cx.waiting,
+        || {
+            if let Some(lock) = lock {
+                lock.keep();
+            }
+            match etcd.answers(spec.address()) {
+                Ok(()) => Attempt::Ready(()),
+                Err(error) => {
+                    watch.look(host, spec);
+                    Attempt::NotYet(match error.status() {
+                        Some(_) => "this machine's etcd member has no quorum yet".into(),
+                        None => "this machine's etcd member does not answer yet".into(),
+                    })
+                }
+            }
+        },
+        |reason| StepError::passing(reason, ""),
+    );
+    match waited {
+        Ok(()) => Ok(()),
+        Err(late) => Err(give_up(cx, etcd, late)?),
+    }
+}
+
+/// The member did not start in time. One that never started is taken out again, where the others can do without it.
+fn give_up(cx: &mut Context<'_>, etcd: &Etcd<'_>, late: StepError) -> Result<StepError, StepError> {
+    let (host, spec) = (cx.host, cx.spec);
+    let remedy = "`journalctl -b -u kubelet` and the containers' logs in /var/log/pods say why; the machine may be starved: raise [deadlines] kubeadm";
+    let never_started = members(etcd, spec)
+        .ok()
+        .and_then(|(teller, members)| Some((teller, own(&members, spec)?.clone())))
+        .filter(|(teller, own)| !own.was_started() && etcd.answers(*teller).is_ok());
+    let Some((teller, own)) = never_started else { return Ok(StepError::passing(late.cause, remedy)) };
+    let before = read_text(host, REMOVED).unwrap_or_default();
+    if before.lines().count() >= MOST_REMOVALS {
+        return Ok(StepError::lasting(
+            format!("{}; it was added and taken out again {MOST_REMOVALS} times", late.cause),
+            remedy,
+        ));
+    }
+    let path = Path::new(REMOVED);
+    host.write(path, (before + &own.id + "\n").as_bytes(), 0o644)
+        .map_err(|e| StepError::file("write", path, &e))?;
+    remove(host, kubeadm::ETCD_MANIFEST)?;
+    remove_own(etcd, teller, &own)?;
+    remove(host, DATA)?;
+    Ok(StepError::passing(format!("{}; it was taken out again, and is added anew", late.cause), remedy))
+}
+
+/// Looks whether the kubelet starts the member. A kubelet of 1.20 and 1.21 that does not know its disk yet refuses the
+/// pod and never looks at it again (kubernetes#99305); restarted, it starts it.
+struct Watch {
+    since: Cell<Duration>,
+    wall: Cell<u64>,
+    restarts: Cell<u32>,
+}
+
+/// How long the member may take to listen once its manifest is there, before the kubelet is restarted unasked.
+const LISTENS_AFTER: Duration = Duration::from_secs(60);
+const MOST_RESTARTS: u32 = 3;
+
+impl Watch {
+    fn new(host: &dyn Host) -> Self {
+        Self { since: Cell::new(host.now()), wall: Cell::new(host.wall_clock()), restarts: Cell::new(0) }
+    }
+
+    fn look(&self, host: &dyn Host, spec: &NodeSpec) {
+        if !exists(host, kubeadm::ETCD_MANIFEST) {
+            self.since.set(host.now());
+            return;
+        }
+        if self.restarts.get() >= MOST_RESTARTS || listens(host) {
+            return;
+        }
+        let waited = host.now().saturating_sub(self.since.get());
+        if waited < Duration::from_secs(3) || !(waited >= LISTENS_AFTER || self.refused(host, spec)) {
+            return;
+        }
+        // That it fails is seen by the wait around this.
+        let restart = Command::new("systemctl", ["restart", "kubelet.service"]);
+        let _ = host.run(&restart);
+        self.restarts.set(self.restarts.get() + 1);
+        self.since.set(host.now());
+        self.wall.set(host.wall_clock());
+    }
+
+    fn refused(&self, host: &dyn Host, spec: &NodeSpec) -> bool {
+        // Its own second is left out: what was said in it may be from before.
+        let since = format!("--since=@{}", self.wall.get() + u64::from(self.restarts.get() > 0));
+        let log = host.run(&Command::query("journalctl", ["-b", "-o", "cat", "-u", "kubelet", &since]));
+        let pod = format!("etcd-{}", spec.name);
+        log.is_ok_and(|log| log.stdout.lines().any(|l| l.contains("Failed to admit pod") && l.contains(&pod)))
+    }
+}
+
+/// Whether anybody listens on etcd's port for its peers.
+fn listens(host: &dyn Host) -> bool {
+    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|path| {
+        let text = read_text(host, path).unwrap_or_default();
+        text.lines().any(|line| crate::facts::listening_port(line) == Some(2380))
+    })
+}
