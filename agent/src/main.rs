@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use kindling::status::exit;
-use kindling::up::{self, DownOptions, DriverName, Forward, Switch, UpOptions};
+use kindling::up::{self, DownOptions, DriverName, Forward, Power, Switch, UpOptions};
 use kindling::{agent, operator};
 
 const EXIT_CODES: &str = "\
@@ -81,6 +81,19 @@ enum Command {
     Up {
         #[command(flatten)]
         up: Up,
+    },
+    /// Cut or give the power of single machines that `up` made
+    Power {
+        /// on, off, or new-disk: on, with an empty disk in the place of the one that it had
+        #[arg(value_parser = ["on", "off", "new-disk"])]
+        what: String,
+        #[arg(required = true)]
+        nodes: Vec<String>,
+        /// The state folder that `up` was given; default .kindling/CLUSTER
+        #[arg(long)]
+        state: Option<PathBuf>,
+        #[arg(long, default_value = "cluster.toml")]
+        cluster: PathBuf,
     },
     /// Stop what `up` started, and remove it
     Down {
@@ -171,6 +184,9 @@ struct Up {
     /// Cut the power of all machines and start them again on the same disks
     #[arg(long)]
     power_cycle: bool,
+    /// Make machines and network, and power on nobody: `kindling power on` does
+    #[arg(long, conflicts_with = "power_cycle")]
+    prepare: bool,
     #[arg(long)]
     json: bool,
 }
@@ -188,6 +204,7 @@ impl Up {
             timeout: self.timeout.map(Duration::from_secs),
             restart: self.restart,
             power_cycle: self.power_cycle,
+            only_prepare: self.prepare,
             ..UpOptions::new(self.cluster.clone(), self.seeds.clone(), self.image.clone(), driver)
         }
     }
@@ -222,8 +239,20 @@ fn main() -> ExitCode {
         }
         Command::Apply { role_file } => agent::run(&role_file),
         Command::Status { json, wait } => agent::status(json, wait),
+        Command::Up { up: options } if options.prepare => {
+            show(up::up(&options.options()).map(|_| "prepared: nobody is powered on"), false, |_| exit::DONE)
+        }
         Command::Up { up: options } => {
             show(up::up(&options.options()), options.json, |outcome| outcome.exit_code())
+        }
+        Command::Power { what, nodes, state, cluster } => {
+            let power = match what.as_str() {
+                "on" => Power::On,
+                "off" => Power::Off,
+                _ => Power::OnWithNewDisk,
+            };
+            let done = up::state_folder(state, &cluster).and_then(|state| up::power(&state, &nodes, power));
+            show(done.map(|()| format!("{what}: {}", nodes.join(", "))), false, |_| exit::DONE)
         }
         Command::Down { cluster, state, keep, json } => {
             show(up::down(&DownOptions { cluster, state, keep }), json, |_| exit::DONE)

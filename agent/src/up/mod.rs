@@ -25,7 +25,7 @@ mod wait;
 mod watch;
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cluster;
@@ -70,6 +70,8 @@ pub struct UpOptions {
     pub restart: bool,
     /// Cuts the power of all machines that run, and starts them again on the same disks.
     pub power_cycle: bool,
+    /// Makes machines and network, powers on nobody and waits for nobody.
+    pub only_prepare: bool,
     /// The `kindling` that goes on as the forwarder or the switch; this very program where `None`.
     pub program: Option<PathBuf>,
 }
@@ -90,6 +92,7 @@ impl UpOptions {
             timeout: None,
             restart: false,
             power_cycle: false,
+            only_prepare: false,
             program: None,
         }
     }
@@ -125,9 +128,12 @@ pub fn up(options: &UpOptions) -> Result<Outcome, UpError> {
         _ => State { port: free_port(options.port)?, plan },
     };
     let running = Running::new(place.clone(), state, options.program.clone())?;
-    running.start(options.power_cycle, &interrupts, &mut screen)?;
+    running.start(options.power_cycle, options.only_prepare, &interrupts, &mut screen)?;
     // `down` and a power cycle may come from elsewhere while this one waits.
     drop(lock);
+    if options.only_prepare {
+        return running.wait(Duration::ZERO, &interrupts, &mut Screen::silent());
+    }
     running.wait(options.timeout(), &interrupts, &mut screen)
 }
 
@@ -152,6 +158,35 @@ fn free_port(wanted: Option<u16>) -> Result<u16, UpError> {
     let port =
         TcpListener::bind(listen).and_then(|listener| listener.local_addr()).map(|address| address.port());
     port.map_err(|error| UpError::new(format!("no free port on 127.0.0.1: {error}"), "name one with --port"))
+}
+
+/// What happens to single machines of a cluster that `up` made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Power {
+    /// A power cut.
+    Off,
+    On,
+    /// With an empty disk in the place of the one that it had.
+    OnWithNewDisk,
+}
+
+/// Cuts or gives power to machines, all of them at once; waits for none to be Ready.
+pub fn power(state: &Path, names: &[String], power: Power) -> Result<(), UpError> {
+    let running = Running::open(state, None)?;
+    for name in names {
+        running.is_on(name)?;
+    }
+    for name in names {
+        match power {
+            Power::Off => running.power_off(name)?,
+            Power::On => running.power_on(name)?,
+            Power::OnWithNewDisk => {
+                running.destroy_disk(name)?;
+                running.power_on(name)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 #[derive(Debug, Clone)]
@@ -184,17 +219,19 @@ impl std::fmt::Display for Stopped {
     }
 }
 
+/// The folder that was named, or the default one of the cluster in this file.
+pub fn state_folder(named: Option<PathBuf>, cluster: &Path) -> Result<PathBuf, UpError> {
+    if let Some(path) = named {
+        return Ok(path);
+    }
+    let (cluster, _) = cluster::load(cluster).map_err(|report| UpError::Cluster(report.to_string()))?;
+    Ok(Place::default_path(cluster.name.as_str()))
+}
+
 /// Stops everything that `up` started, in whatever state it is, and removes the state folder. Does nothing
 /// the second time.
 pub fn down(options: &DownOptions) -> Result<Stopped, UpError> {
-    let path = match &options.state {
-        Some(path) => path.clone(),
-        None => {
-            let loaded = cluster::load(&options.cluster);
-            let (cluster, _) = loaded.map_err(|report| UpError::Cluster(report.to_string()))?;
-            Place::default_path(cluster.name.as_str())
-        }
-    };
+    let path = state_folder(options.state.clone(), &options.cluster)?;
     let Some(place) = Place::open(&path)? else {
         return Ok(Stopped { state: path, stopped: false, removed: false });
     };

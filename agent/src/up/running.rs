@@ -78,6 +78,22 @@ impl Running {
         Ok(())
     }
 
+    /// Takes a machine's disk away, which must be off: what is powered on next is a new machine with the old seed.
+    pub fn destroy_disk(&self, name: &str) -> Result<(), UpError> {
+        let machine = self.state.plan.machine(name)?;
+        let _lock = self.place.lock()?;
+        if self.driver.is_on(machine) {
+            return Err(UpError::new(format!("{name} is on"), format!("`kindling power off {name}` first")));
+        }
+        let folder = self.place.node(name);
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(UpError::file("remove", &folder, &error))
+            }
+            _ => self.driver.prepare(machine),
+        }
+    }
+
     fn switch_on(&self, machine: &Machine) -> Result<(), UpError> {
         self.place.note_power_on(&machine.name)?;
         self.driver.power_on(machine)
@@ -96,10 +112,11 @@ impl Running {
         api::kubeconfig(&text, &self.state.plan.api, self.state.port)
     }
 
-    /// Makes what is missing and powers on what is off, all at the same moment.
+    /// Makes what is missing and powers on what is off, all at the same moment; nobody, if `only_prepare`.
     pub(super) fn start(
         &self,
         power_cycle: bool,
+        only_prepare: bool,
         interrupts: &Interrupts,
         screen: &mut Screen,
     ) -> Result<(), UpError> {
@@ -138,6 +155,9 @@ impl Running {
         self.driver.network_up()?;
         let kubeconfig = self.host_kubeconfig()?;
         self.place.write_file(&self.place.kubeconfig(), kubeconfig.expose().as_bytes())?;
+        if only_prepare {
+            return Ok(());
+        }
         for machine in &off {
             self.driver.plug_in(machine)?;
         }
