@@ -37,6 +37,16 @@ pub fn client_certificate(
     Ok(Credentials::Certificate(Secret::new(pair.certificate + pair.key.expose())))
 }
 
+/// What the API takes for an administrator, with a name that audit logs show.
+pub fn administrator(
+    host: &dyn Host,
+    spec: &NodeSpec,
+    role: &ControlPlaneRole,
+) -> Result<Credentials, StepError> {
+    let ca = Pair { certificate: spec.ca.clone(), key: Secret::new(role.pki.ca_key.expose()) };
+    client_certificate(host, &ca, &format!("kindling:{}", spec.name), Some("system:masters"))
+}
+
 /// The API, through the endpoint or, where that does not answer, through any control plane.
 pub struct Access<'a> {
     host: &'a dyn Host,
@@ -49,10 +59,7 @@ impl<'a> Access<'a> {
         let mut servers = endpoint_servers(host, spec).unwrap_or_default();
         let others = role.peers.iter().copied().chain([spec.address()]);
         servers.extend(others.map(|address| Server::at(&spec.ca, address, 6443)));
-        let ca = Pair { certificate: spec.ca.clone(), key: Secret::new(role.pki.ca_key.expose()) };
-        let user = format!("kindling:{}", spec.name);
-        let credentials = client_certificate(host, &ca, &user, Some("system:masters"))?;
-        Ok(Self { host, servers, credentials })
+        Ok(Self { host, servers, credentials: administrator(host, spec, role)? })
     }
 
     pub fn host(&self) -> &'a dyn Host {

@@ -39,6 +39,8 @@ pub enum Action {
     /// root's kubeconfig is the administrator's.
     Kubeconfig,
     Ready(Ready),
+    /// Every API server is of the same cluster.
+    OneCluster,
 }
 
 /// A file to be written whole. The content of a secret one is never shown.
@@ -130,6 +132,9 @@ pub fn plan(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
         }
     }
     steps.push(ready(spec));
+    if spec.control_plane().is_some() {
+        steps.push(step("one-cluster", "every API server is of one cluster", Action::OneCluster));
+    }
     steps
 }
 

@@ -307,3 +307,16 @@ fn in_a_system_container_modules_swap_and_the_clock_are_the_hosts() {
         assert!(!log.contains(word), "{word}: {log}");
     }
 }
+
+#[test]
+fn two_clusters_under_one_ca_are_told_apart_loudly() {
+    let (spec, host) = (spec("cp2"), machine("cp2"));
+    host.cluster.borrow_mut().foreign = Some([10, 0, 0, 13].into());
+    let failure = run(&spec, &host).failure.expect("it must fail");
+    assert_eq!(failure.step, "one-cluster");
+    assert_eq!(
+        failure.cause,
+        "TWO CLUSTERS under one CA: 10.0.0.12, 10.0.0.11 have kube-system 1d2e; 10.0.0.13 have kube-system 5c0f"
+    );
+    assert!(!failure.retry);
+}

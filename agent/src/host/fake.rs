@@ -39,6 +39,8 @@ pub struct ClusterState {
     pub members: Vec<(String, String)>,
     /// The Node of a machine of this name that is not there any more.
     pub has_old_node: bool,
+    /// The address of an API server that is of another cluster.
+    pub foreign: Option<Ipv4Addr>,
     leases: BTreeMap<String, Value>,
     version: u64,
 }
@@ -441,6 +443,11 @@ impl Fake {
         }
         let name = self.hostname();
         match request.path {
+            "/api/v1/namespaces/kube-system" => {
+                let foreign = self.cluster.borrow().foreign.is_some_and(|ip| server.address.ip() == ip);
+                let uid = if foreign { "5c0f" } else { "1d2e" };
+                Ok(json!({ "metadata": { "uid": uid } }).to_string())
+            }
             path if path.starts_with("/api/v1/nodes/") => {
                 let registered = kubelet && has("/etc/kubernetes/kubelet.conf");
                 if request.method == Method::Delete {

@@ -11,6 +11,7 @@ pub mod member;
 pub mod ready;
 pub mod service;
 pub mod stale;
+pub mod unity;
 
 use crate::error::StepError;
 use crate::host::Host;
@@ -61,13 +62,15 @@ impl Step {
             Action::Addons(addons) => addons.look(cx),
             Action::Kubeconfig => files::look_kubeconfig(cx),
             Action::Ready(ready) => ready.look(cx),
+            Action::OneCluster => unity::look(cx),
         }
     }
 
     /// Does what [`Step::look`] found missing. Returns a remark.
     pub fn act(&self, cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
         match &self.action {
-            Action::Preflight(_) => Ok(None),
+            // Both only look.
+            Action::Preflight(_) | Action::OneCluster => Ok(None),
             Action::Hostname(name) => files::act_hostname(name, cx),
             Action::Files(list) => files::act(list, cx),
             Action::Timezone(zone) => files::act_timezone(zone, cx),
