@@ -8,11 +8,12 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::apply::{self, Observer};
 use crate::facts::Facts;
-use crate::host::Host;
 use crate::host::linux::Linux;
+use crate::host::{Command, Host};
 use crate::input::Report;
 use crate::plan::plan;
 use crate::report::Lines;
+use crate::reset::Reset;
 use crate::retry::{Attempt, Patience, wait};
 use crate::role::NodeSpec;
 use crate::status::{ConsoleLine, Event, Failure, STATUS_FILE, State, Status, exit};
@@ -168,6 +169,38 @@ pub fn status(json: bool, wait_seconds: Option<u64>) -> u8 {
                 return exit::NEVER_RAN;
             }
             _ => host.sleep(Duration::from_millis(500)),
+        }
+    }
+}
+
+/// `kindling reset`: without `yes` only tells what would be done.
+pub fn reset(reset: &Reset, yes: bool) -> u8 {
+    let host = Linux::default();
+    let spec = match NodeSpec::load(&reset.role_file) {
+        Ok((spec, _)) => spec,
+        Err(report) => {
+            eprintln!("{report}");
+            return exit::CONFIG;
+        }
+    };
+    if !yes {
+        print!("{}", crate::reset::describe(&spec, &host, reset.force));
+        println!("nothing was done: add --yes to do it");
+        return exit::USAGE;
+    }
+    // An agent that still brings this node up would undo it.
+    let stopped = host.run(&Command::new("systemctl", ["stop", "kindling.service"]));
+    let result = stopped
+        .map_err(crate::error::StepError::from)
+        .and_then(|_| reset.run(&spec, &host, &mut |line| println!("{line}")));
+    match result {
+        Ok(()) => {
+            println!("{} is reset; a reboot clears what kube-proxy left in the firewall", spec.name);
+            exit::DONE
+        }
+        Err(error) => {
+            eprintln!("kindling: {error}\n  remedy: {}", error.remedy);
+            if error.retry { exit::FAILED } else { exit::CONFIG }
         }
     }
 }

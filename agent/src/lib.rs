@@ -21,6 +21,7 @@ pub mod plan;
 pub mod preflight;
 pub mod render;
 pub mod report;
+pub mod reset;
 pub mod retry;
 pub mod role;
 pub mod status;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use kindling::reset::Reset;
 use kindling::status::exit;
 use kindling::up::{self, DownOptions, DriverName, Forward, Power, Switch, UpOptions};
 use kindling::{agent, operator};
@@ -120,6 +121,20 @@ enum Command {
         /// Wait until it is done or waiting cannot help, at most this many seconds
         #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1800")]
         wait: Option<u64>,
+    },
+    /// Take this machine out of its cluster, and off what Kindling made of it (node)
+    Reset {
+        /// Do it; without this it is only told what would be done
+        #[arg(long)]
+        yes: bool,
+        /// Only this machine: asks nobody in the cluster
+        #[arg(long)]
+        force: bool,
+        /// An administrator's kubeconfig, to drain and remove a worker's Node
+        #[arg(long)]
+        kubeconfig: Option<PathBuf>,
+        #[arg(default_value = agent::ROLE_FILE)]
+        role_file: PathBuf,
     },
     /// Import image archives in the background (run by the agent)
     #[command(hide = true)]
@@ -238,6 +253,9 @@ fn main() -> ExitCode {
             agent::plan_here(role_file.as_deref().unwrap_or(Path::new(agent::ROLE_FILE)), short)
         }
         Command::Apply { role_file } => agent::run(&role_file),
+        Command::Reset { yes, force, kubeconfig, role_file } => {
+            agent::reset(&Reset { force, kubeconfig, role_file }, yes)
+        }
         Command::Status { json, wait } => agent::status(json, wait),
         Command::Up { up: options } if options.prepare => {
             show(up::up(&options.options()).map(|_| "prepared: nobody is powered on"), false, |_| exit::DONE)

@@ -262,7 +262,7 @@ fn environment(spec: &NodeSpec, kubernetes: &Kubernetes, facts: &Facts) -> rende
 }
 
 /// With two runtimes in the image kubeadm refuses to guess, so the socket is always named.
-fn cri_socket(runtime: RuntimeName, kubeadm: KubernetesVersion) -> String {
+pub fn cri_socket(runtime: RuntimeName, kubeadm: KubernetesVersion) -> String {
     match runtime {
         RuntimeName::Containerd => "unix:///run/containerd/containerd.sock".into(),
         // The kubelet's own dockershim went away in 1.24.

@@ -1,99 +1,13 @@
 //! The agent on a host in memory, where the power can be cut at every single effect.
 
-use std::sync::OnceLock;
+mod support;
 
-use kindling::apply::{Observer, apply, earlier};
-use kindling::cluster::{Cluster, Secrets, render};
-use kindling::facts::{Facts, Interface};
+use kindling::apply::apply;
+use kindling::facts::Facts;
 use kindling::host::fake::{Cut, Fake};
-use kindling::input::Source;
 use kindling::plan::plan;
-use kindling::role::NodeSpec;
-use kindling::status::{ConsoleLine, State, Status, StepState};
-
-fn secrets() -> &'static Secrets {
-    static SECRETS: OnceLock<Secrets> = OnceLock::new();
-    SECRETS.get_or_init(|| Secrets::generate(time::OffsetDateTime::now_utc()).expect("keys can be made"))
-}
-
-const CLUSTER: &str = r#"
-version = 1
-name = "test"
-kubernetes = "v1.32.3"
-[endpoint]
-host = "kubeapi.test"
-vip = "10.0.0.10"
-by = "ENDPOINT"
-port = PORT
-[network]
-gateway = "10.0.0.2"
-ntp = ["ntp.test"]
-timezone = "Asia/Shanghai"
-[nodes]
-cp1 = { role = "control-plane", address = "10.0.0.11/24" }
-cp2 = { role = "control-plane", address = "10.0.0.12/24" }
-cp3 = { role = "control-plane", address = "10.0.0.13/24" }
-w1 = { role = "worker", address = "10.0.0.21/24", labels = { zone = "a" } }
-"#;
-
-fn spec(node: &str) -> NodeSpec {
-    let text = if node.starts_with("ha") {
-        CLUSTER.replace("ENDPOINT", "load-balancer").replace("PORT", "6443")
-            + "ha1 = { role = \"load-balancer\", address = \"10.0.0.31/24\" }\n\
-               ha2 = { role = \"load-balancer\", address = \"10.0.0.32/24\" }\n"
-    } else {
-        CLUSTER.replace("ENDPOINT", "stacked").replace("PORT", "8443\nproxy = \"haproxy\"")
-    };
-    let (cluster, _) = Cluster::parse(Source::new("cluster.toml", text)).unwrap_or_else(|e| panic!("{e}"));
-    let node = cluster.node(node).expect("the node is in the cluster");
-    let role = render::role_file(&cluster, secrets(), node).to_toml();
-    NodeSpec::parse(Source::new("role.toml", role)).unwrap_or_else(|e| panic!("{e}")).0
-}
-
-fn facts(spec: &NodeSpec, host: &Fake) -> Facts {
-    let interface = Interface {
-        name: "eth0".into(),
-        mac: None,
-        up: true,
-        addresses: vec![ipnet::Ipv4Net::new(spec.address(), 24).expect("24 is a prefix")],
-    };
-    Facts {
-        interfaces: vec![interface],
-        cpus: 2,
-        memory_mb: 2048,
-        machine_id: Some("0123456789abcdef0123456789abcdef".into()),
-        kubeadm: Some("v1.32.3".parse().expect("a version")),
-        containerd: Some((1, 7)),
-        addons: vec!["flannel".into()],
-        kindling_began: earlier(host).is_some(),
-        ..Facts::default()
-    }
-}
-
-#[derive(Default)]
-struct Told(Vec<String>);
-
-impl Observer for Told {
-    fn tell(&mut self, line: &ConsoleLine) {
-        self.0.push(line.to_string());
-    }
-}
-
-fn run(spec: &NodeSpec, host: &Fake) -> Status {
-    let facts = facts(spec, host);
-    apply(spec, &facts, &plan(spec, &facts), host, &mut Told::default())
-}
-
-fn machine(node: &str) -> Fake {
-    let host = Fake::new();
-    // A worker and a joining control plane find a cluster that others made.
-    let joins = matches!(node, "cp2" | "w1");
-    host.cluster_is_up.set(joins);
-    if joins {
-        host.cluster.borrow_mut().members = vec![("cp1".into(), "https://10.0.0.11:2380".into())];
-    }
-    host
-}
+use kindling::status::{State, StepState};
+use support::{Told, facts, machine, run, spec};
 
 const NODES: [&str; 4] = ["cp1", "cp2", "w1", "ha1"];
 

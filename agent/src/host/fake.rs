@@ -45,6 +45,20 @@ pub struct ClusterState {
     version: u64,
 }
 
+impl ClusterState {
+    /// Somebody else holds this Lease, and does not renew it any more.
+    pub fn hold_lease(&mut self, name: &str, holder: &str) {
+        self.version += 1;
+        let version = self.version.to_string();
+        let lease = json!({ "metadata": { "name": name, "resourceVersion": version }, "spec": { "holderIdentity": holder } });
+        self.leases.insert(name.to_owned(), lease);
+    }
+
+    pub fn lease_holder(&self, name: &str) -> Option<&str> {
+        self.leases.get(name)?["spec"]["holderIdentity"].as_str()
+    }
+}
+
 #[derive(Default)]
 pub struct Fake {
     pub disk: RefCell<Disk>,
@@ -54,6 +68,8 @@ pub struct Fake {
     pub cluster_is_up: Cell<bool>,
     /// What the cluster knows, wherever this machine's disk went.
     pub cluster: RefCell<ClusterState>,
+    /// How often the kubelet must be restarted before it starts the etcd pod, which it refuses until then.
+    pub refuses_etcd: Cell<u32>,
     /// Every effect and every query, in order.
     pub log: RefCell<Vec<String>>,
     effects: Cell<usize>,
@@ -222,7 +238,10 @@ impl Fake {
     /// Whether this machine's etcd member runs; one that starts tells the others its name.
     fn etcd_runs(&self) -> bool {
         let manifest = self.text("/etc/kubernetes/manifests/etcd.yaml").unwrap_or_default();
-        let runs = manifest.ends_with("status: {}\n") && self.active.borrow().contains("kubelet.service");
+        let admitted = self.refuses_etcd.get() == 0;
+        let runs = admitted
+            && manifest.ends_with("status: {}\n")
+            && self.active.borrow().contains("kubelet.service");
         let url = self.own_peer_url();
         let mut cluster = self.cluster.borrow_mut();
         let Some(own) = cluster.members.iter_mut().find(|(_, peer)| *peer == url) else { return false };
@@ -345,8 +364,15 @@ impl Fake {
             "stop" => {
                 self.active.borrow_mut().remove(&unit);
             }
+            "restart" if unit == "kubelet.service" && self.refuses_etcd.get() > 0 => {
+                self.refuses_etcd.set(self.refuses_etcd.get() - 1);
+            }
             "start" | "restart" => {
                 self.active.borrow_mut().insert(unit);
+            }
+            "disable" => {
+                self.active.borrow_mut().remove(&unit);
+                self.disk.borrow_mut().enabled.remove(&unit);
             }
             "mask" => {
                 self.disk
@@ -380,6 +406,18 @@ impl Fake {
 
     fn program(&self, command: &Command, half: bool) -> Result<String, String> {
         match command.program.as_str() {
+            "kubeadm" if command.args[0] == "reset" => {
+                let ours =
+                    |path: &Path| ["/etc/kubernetes", "/var/lib/etcd"].iter().any(|f| path.starts_with(f));
+                self.disk.borrow_mut().files.retain(|path, _| half || !ours(path));
+                self.active.borrow_mut().remove("kubelet.service");
+                Ok(String::new())
+            }
+            "journalctl" if self.refuses_etcd.get() > 0 => Ok(format!(
+                "Failed to admit pod etcd-{}_kube-system(1): ephemeral-storage\n",
+                self.hostname()
+            )),
+            "kubeadm" if command.args[0] == "version" => Ok("v1.20.2\n".into()),
             "kubeadm" => self.kubeadm(&command.args, half),
             "systemctl" => self.systemctl(&command.args),
             "ctr" => self.ctr(&command.args),

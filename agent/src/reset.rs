@@ -1,0 +1,276 @@
+//! `kindling reset`: takes this machine out of its cluster and off what Kindling made of it.
+//!
+//! The cluster first, this machine second, the role file last: a reset that was interrupted is repeated.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::access::Access;
+use crate::error::StepError;
+use crate::etcd::{Etcd, Member, peer_url};
+use crate::host::{Command, Host, exists};
+use crate::lease;
+use crate::plan::cri_socket;
+use crate::role::types::KubernetesVersion;
+use crate::role::{ControlPlaneRole, NodeSpec, Role};
+use crate::step::kubeadm::{ETCD_MANIFEST, KUBELET_CONF};
+
+const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
+const DRAIN: Duration = Duration::from_secs(180);
+
+#[derive(Debug, Clone)]
+pub struct Reset {
+    /// Only this machine: the cluster is gone, or was told by others.
+    pub force: bool,
+    /// An administrator's, for a worker: its own identity may not remove its Node.
+    pub kubeconfig: Option<PathBuf>,
+    pub role_file: PathBuf,
+}
+
+/// One thing that a reset does; what is printed before anything is done is the same list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    Drain,
+    EtcdMember,
+    Node,
+    Kubeadm,
+    Services(Vec<&'static str>),
+    Files(Vec<&'static str>),
+    RoleFile,
+}
+
+impl Part {
+    fn title(&self, spec: &NodeSpec) -> String {
+        let name = &spec.name;
+        match self {
+            Self::Drain => format!("drain the Node {name}: its pods go elsewhere"),
+            Self::EtcdMember => {
+                "remove this machine's etcd member, if the others have a quorum without it".into()
+            }
+            Self::Node => format!("remove the Node {name} from the cluster"),
+            Self::Kubeadm => "stop the kubelet and all containers (kubeadm reset)".into(),
+            Self::Services(units) => format!("stop and disable {}", units.join(", ")),
+            Self::Files(paths) => format!("remove {}", paths.join(", ")),
+            Self::RoleFile => "remove the role file: at the next boot this machine becomes nothing".into(),
+        }
+    }
+}
+
+/// All that Kubernetes and Kindling keep of a node, but the role file and preloaded images.
+const KUBERNETES_FILES: &[&str] = &[
+    "/etc/kubernetes",
+    "/var/lib/etcd",
+    "/var/lib/kubelet/pki",
+    "/var/lib/kubelet/config.yaml",
+    "/var/lib/kubelet/kubeadm-flags.env",
+    "/etc/cni/net.d",
+    "/root/.kube",
+];
+const KINDLING_FILES: &[&str] = &[
+    "/etc/kindling/kubeadm.yaml",
+    "/etc/kindling/discovery.conf",
+    "/var/lib/kindling/joining",
+    "/var/lib/kindling/init-grant",
+    "/var/lib/kindling/etcd-removed",
+    "/var/lib/kindling/addons",
+    "/var/lib/kindling/status.json",
+];
+
+/// What is to be done, in this order.
+pub fn parts(spec: &NodeSpec, host: &dyn Host, force: bool) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let joined = exists(host, KUBELET_CONF) || exists(host, ETCD_MANIFEST);
+    if spec.kubernetes().is_some() {
+        if joined && !force {
+            parts.push(Part::Drain);
+            if exists(host, ETCD_MANIFEST) {
+                parts.push(Part::EtcdMember);
+            }
+            parts.push(Part::Node);
+        }
+        parts.push(Part::Kubeadm);
+    }
+    let mut units = Vec::new();
+    if spec.vrrp().is_some() {
+        units.push("keepalived.service");
+    }
+    if spec.proxy().is_some() {
+        units.push("haproxy.service");
+    }
+    if !units.is_empty() {
+        parts.push(Part::Services(units));
+    }
+    if spec.kubernetes().is_some() {
+        parts.push(Part::Files(KUBERNETES_FILES.to_vec()));
+    }
+    parts.push(Part::Files(KINDLING_FILES.to_vec()));
+    parts.push(Part::RoleFile);
+    parts
+}
+
+/// The list for people, before anything is done.
+pub fn describe(spec: &NodeSpec, host: &dyn Host, force: bool) -> String {
+    let parts = parts(spec, host, force);
+    let lines = parts.iter().enumerate().map(|(n, part)| format!("{:>3}. {}\n", n + 1, part.title(spec)));
+    format!(
+        "{} ({}) of cluster {} would be reset:\n{}",
+        spec.name,
+        spec.role_name(),
+        spec.cluster,
+        lines.collect::<String>()
+    )
+}
+
+impl Reset {
+    /// Does it; `tell` hears a line a part.
+    pub fn run(&self, spec: &NodeSpec, host: &dyn Host, tell: &mut dyn FnMut(&str)) -> Result<(), StepError> {
+        if !self.force {
+            self.check(spec, host)?;
+        }
+        let parts = parts(spec, host, self.force);
+        for (n, part) in parts.iter().enumerate() {
+            tell(&format!("[{}/{}] {}", n + 1, parts.len(), part.title(spec)));
+            self.part(part, spec, host, tell)?;
+        }
+        Ok(())
+    }
+
+    /// What would stop a clean reset is said before anything is done.
+    fn check(&self, spec: &NodeSpec, host: &dyn Host) -> Result<(), StepError> {
+        if matches!(spec.role, Role::Worker(_)) && self.kubeconfig.is_none() && exists(host, KUBELET_CONF) {
+            return Err(StepError::lasting(
+                "a worker may not drain and remove its own Node",
+                "give an administrator's kubeconfig (--kubeconfig FILE); or `kubectl drain` and `kubectl delete node` it elsewhere and reset with --force",
+            ));
+        }
+        match &spec.role {
+            Role::ControlPlane(role) if exists(host, ETCD_MANIFEST) => {
+                members_without(spec, host, role).map(|_| ())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn kubectl(&self, host: &dyn Host, args: &[&str]) -> Result<(), StepError> {
+        let kubeconfig = self.kubeconfig.as_deref().unwrap_or(Path::new(ADMIN_CONF)).display().to_string();
+        let all = ["--kubeconfig", kubeconfig.as_str()].into_iter().chain(args.iter().copied());
+        host.run(&Command::new("kubectl", all).timeout(DRAIN + Duration::from_secs(30))).map(|_| ()).map_err(
+            |error| {
+                StepError::passing(
+                    error.to_string(),
+                    "mend it and run the reset again; if the cluster is gone for good: --force",
+                )
+            },
+        )
+    }
+
+    fn reset_kubeadm(&self, spec: &NodeSpec, host: &dyn Host) -> Result<(), StepError> {
+        let version = host.run(&Command::query("kubeadm", ["version", "-o", "short"]))?;
+        let version: Option<KubernetesVersion> = version.stdout.trim().parse().ok();
+        let kubernetes = spec.kubernetes().expect("only Kubernetes nodes have a kubelet");
+        let socket = cri_socket(kubernetes.runtime, version.unwrap_or(kubernetes.version));
+        // The member was removed above, or nobody is to be asked.
+        let mut skip = "--skip-phases=remove-etcd-member".to_owned();
+        if self.force && version.is_some_and(|v| v.minor < 22) {
+            skip += ",update-cluster-status";
+        }
+        let reset = Command::new("kubeadm", ["reset", "--force", "--cri-socket", &socket, &skip]);
+        host.run(&reset.timeout(Duration::from_secs(300)))?;
+        host.run(&Command::new("systemctl", ["disable", "--now", "kubelet.service"]))?;
+        Ok(())
+    }
+
+    fn part(
+        &self,
+        part: &Part,
+        spec: &NodeSpec,
+        host: &dyn Host,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<(), StepError> {
+        let name = spec.name.as_str();
+        match part {
+            Part::Drain => {
+                let timeout = format!("--timeout={}s", DRAIN.as_secs());
+                let drain =
+                    ["drain", name, "--ignore-daemonsets", "--delete-emptydir-data", "--force", &timeout];
+                match self.kubectl(host, &drain) {
+                    // An earlier reset got that far.
+                    Err(error) if error.cause.contains("NotFound") => Ok(()),
+                    result => result,
+                }
+            }
+            Part::EtcdMember => match &spec.role {
+                Role::ControlPlane(role) => remove_member(spec, host, role, tell),
+                _ => Ok(()),
+            },
+            Part::Node => self.kubectl(host, &["delete", "node", name, "--ignore-not-found"]),
+            Part::Kubeadm => self.reset_kubeadm(spec, host),
+            Part::Services(units) => {
+                for unit in units {
+                    host.run(
+                        &Command::new("systemctl", ["disable", "--now", unit])
+                            .timeout(Duration::from_secs(90)),
+                    )?;
+                }
+                Ok(())
+            }
+            Part::Files(paths) => paths.iter().try_for_each(|path| remove_file(host, Path::new(path))),
+            Part::RoleFile => remove_file(host, &self.role_file),
+        }
+    }
+}
+
+fn remove_file(host: &dyn Host, path: &Path) -> Result<(), StepError> {
+    host.remove(path).map_err(|error| StepError::file("remove", path, &error))
+}
+
+/// Another member and all of them, if the others have a quorum of what remains; the member itself may be gone already.
+fn members_without(
+    spec: &NodeSpec,
+    host: &dyn Host,
+    role: &ControlPlaneRole,
+) -> Result<(std::net::Ipv4Addr, Vec<Member>), StepError> {
+    let etcd = Etcd::new(host, role)?;
+    let told = role.peers.iter().find_map(|peer| Some((*peer, etcd.members(*peer).ok()?)));
+    let Some((teller, members)) = told else {
+        return Err(StepError::lasting(
+            "no other control plane's etcd answers: without this machine the cluster would be gone",
+            "power the other control planes on; to end the cluster on this machine: --force",
+        ));
+    };
+    let url = peer_url(spec.address());
+    let others: Vec<&Member> = members.iter().filter(|m| m.peer_url != url).collect();
+    let healthy =
+        others.iter().filter(|m| m.address().is_some_and(|address| etcd.answers(address).is_ok())).count();
+    if healthy < others.len() / 2 + 1 {
+        return Err(StepError::lasting(
+            format!(
+                "only {healthy} of the {} other etcd members are healthy: without this one they have no quorum",
+                others.len()
+            ),
+            "bring the others back first; to end the cluster on this machine: --force",
+        ));
+    }
+    Ok((teller, members))
+}
+
+fn remove_member(
+    spec: &NodeSpec,
+    host: &dyn Host,
+    role: &ControlPlaneRole,
+    tell: &mut dyn FnMut(&str),
+) -> Result<(), StepError> {
+    let access = Access::new(host, spec, role)?;
+    let lock = lease::acquire(&access, lease::ETCD_JOIN, spec.name.as_str(), spec.deadlines.cluster, tell)?;
+    let removed = members_without(spec, host, role).and_then(|(teller, members)| {
+        let url = peer_url(spec.address());
+        let Some(own) = members.iter().find(|m| m.peer_url == url) else { return Ok(()) };
+        Etcd::new(host, role)?.remove(teller, &own.id).map_err(|error| {
+            StepError::passing(format!("cannot remove the etcd member: {error}"), "run the reset again")
+        })
+    });
+    // A removed member ends, and its kubelet would start it again for ever.
+    let removed = removed.and_then(|()| remove_file(host, Path::new(ETCD_MANIFEST)));
+    lock.release();
+    removed
+}

@@ -1,0 +1,62 @@
+//! Control planes that join, on a host in memory: the lock, and members that do not start.
+
+mod support;
+
+use std::time::Duration;
+
+use kindling::apply::apply;
+use kindling::host::Host;
+use kindling::lease::ETCD_JOIN;
+use kindling::plan::plan;
+use kindling::status::State;
+use support::{Told, facts, machine, run, spec};
+
+#[test]
+fn a_holder_that_died_is_replaced_after_its_lease_ends() {
+    let (spec, host) = (spec("cp2"), machine("cp2"));
+    host.cluster.borrow_mut().hold_lease(ETCD_JOIN, "cp3");
+    let mut told = Told::default();
+    let facts = facts(&spec, &host);
+    let status = apply(&spec, &facts, &plan(&spec, &facts), &host, &mut told);
+    assert_eq!(status.state, State::Done, "{:?}", status.failure);
+    assert!(
+        told.0.iter().any(|line| line.contains("waiting: cp3 is adding its etcd member")),
+        "{:?}",
+        told.0
+    );
+    assert!(host.now() >= Duration::from_secs(30), "it did not wait for the end of the lease");
+    assert_eq!(host.cluster.borrow().lease_holder(ETCD_JOIN), Some(""), "the lock was not given back");
+}
+
+#[test]
+fn a_kubelet_that_refuses_the_etcd_pod_is_restarted_at_once() {
+    let (spec, host) = (spec("cp2"), machine("cp2"));
+    host.refuses_etcd.set(1);
+    let status = run(&spec, &host);
+    assert_eq!(status.state, State::Done, "{:?}", status.failure);
+    let log = host.log.borrow();
+    assert_eq!(log.iter().filter(|l| *l == "run systemctl restart kubelet.service").count(), 1);
+    assert!(!log.iter().any(|l| l.contains("/member/remove")), "nothing had to be removed");
+    assert!(host.now() < Duration::from_secs(60), "it took {:?}", host.now());
+}
+
+/// Only its own member, only where the others have a quorum, and not for ever.
+#[test]
+fn a_member_that_never_starts_is_taken_out_a_few_times_and_then_told() {
+    let (spec, host) = (spec("cp2"), machine("cp2"));
+    // With three members the others go on without it.
+    host.cluster.borrow_mut().members.push(("cp3".into(), "https://10.0.0.13:2380".into()));
+    host.refuses_etcd.set(u32::MAX);
+    let mut failures = Vec::new();
+    for _ in 0..6 {
+        let failure = run(&spec, &host).failure.expect("it must fail");
+        failures.push(failure.retry);
+        if !failure.retry {
+            assert!(failure.cause.contains("taken out again 3 times"), "{}", failure.cause);
+            break;
+        }
+        let members: Vec<_> = host.cluster.borrow().members.iter().map(|m| m.0.clone()).collect();
+        assert_eq!(members, ["cp1", "cp3"], "{}", failure.cause);
+    }
+    assert_eq!(failures, [true, true, true, false]);
+}
