@@ -114,6 +114,8 @@ fn run_watched(
     args: Vec<String>,
     meanwhile: &mut dyn FnMut(),
 ) -> Result<(), StepError> {
+    let words: Vec<&str> = args.iter().map(String::as_str).take_while(|a| !a.starts_with("--")).collect();
+    (cx.waiting)(&format!("kubeadm {} runs", words.join(" ")));
     let command = Command::new("kubeadm", args).timeout(Duration::from_secs(cx.spec.deadlines.kubeadm));
     let result = cx.host.run_watched(&command, Duration::from_secs(1), meanwhile);
     let output = match &result {
