@@ -68,18 +68,51 @@ pub fn authority(common_name: &str, now: OffsetDateTime) -> Result<Pair, PkiErro
     Ok(Pair { certificate: certificate.pem(), key: Secret::new(key.serialize_pem()) })
 }
 
-/// A client certificate that the API server takes for cluster-admin, as kubeadm's admin.conf before 1.29
-/// (later ones bind a group of their own; `system:masters` is still known to every API server).
-pub fn admin(ca: &Pair, now: OffsetDateTime) -> Result<Pair, PkiError> {
+/// A certificate that is no CA's.
+#[derive(Debug, Clone, Copy)]
+pub struct Leaf<'a> {
+    pub common_name: &'a str,
+    /// What Kubernetes takes for the user's group.
+    pub organization: Option<&'a str>,
+    /// DNS names and addresses, as text.
+    pub names: &'a [String],
+    /// For a server as well as a client.
+    pub server: bool,
+    pub life: Duration,
+}
+
+/// A new key, and a certificate for it that `ca` signs.
+pub fn issue(ca: &Pair, leaf: &Leaf<'_>, now: OffsetDateTime) -> Result<Pair, PkiError> {
     let issuer = Issuer::from_ca_cert_pem(&ca.certificate, KeyPair::from_pem(ca.key.expose())?)?;
     let key = rsa()?;
-    let mut params = named("kubernetes-admin", now, ADMIN_LIFE);
-    params.distinguished_name.push(DnType::OrganizationName, "system:masters");
+    let mut params = CertificateParams::new(leaf.names)?;
+    let named = named(leaf.common_name, now, leaf.life);
+    params.distinguished_name = named.distinguished_name;
+    (params.not_before, params.not_after) = (named.not_before, named.not_after);
+    if let Some(organization) = leaf.organization {
+        params.distinguished_name.push(DnType::OrganizationName, organization);
+    }
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    if leaf.server {
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+    }
     params.use_authority_key_identifier_extension = true;
     let certificate = params.signed_by(&key, &issuer)?;
     Ok(Pair { certificate: certificate.pem(), key: Secret::new(key.serialize_pem()) })
+}
+
+/// A client certificate that the API server takes for cluster-admin, as kubeadm's admin.conf before 1.29
+/// (later ones bind a group of their own; `system:masters` is still known to every API server).
+pub fn admin(ca: &Pair, now: OffsetDateTime) -> Result<Pair, PkiError> {
+    let leaf = Leaf {
+        common_name: "kubernetes-admin",
+        organization: Some("system:masters"),
+        names: &[],
+        server: false,
+        life: ADMIN_LIFE,
+    };
+    issue(ca, &leaf, now)
 }
 
 pub fn key_pair() -> Result<KeyPairPem, PkiError> {
