@@ -36,8 +36,16 @@ cp3 = { role = "control-plane", address = "10.0.0.13/24" }
 w1 = { role = "worker", address = "10.0.0.21/24", labels = { zone = "a" } }
 "#;
 
+/// `xcp1` is cp1 of the same cluster with an external etcd.
 fn spec(node: &str) -> NodeSpec {
-    let text = if node.starts_with("ha") {
+    let external = node.starts_with("etcd") || node.starts_with('x');
+    let node = node.trim_start_matches('x');
+    let text = if external {
+        CLUSTER.replace("ENDPOINT", "stacked").replace("PORT", "6443")
+            + "etcd1 = { role = \"etcd\", address = \"10.0.0.41/24\" }\n\
+               etcd2 = { role = \"etcd\", address = \"10.0.0.42/24\" }\n\
+               etcd3 = { role = \"etcd\", address = \"10.0.0.43/24\" }\n"
+    } else if node.starts_with("ha") {
         CLUSTER.replace("ENDPOINT", "load-balancer").replace("PORT", "6443")
             + "ha1 = { role = \"load-balancer\", address = \"10.0.0.31/24\" }\n\
                ha2 = { role = \"load-balancer\", address = \"10.0.0.32/24\" }\n"
@@ -64,6 +72,7 @@ fn facts(spec: &NodeSpec, host: &Fake) -> Facts {
         machine_id: Some("0123456789abcdef0123456789abcdef".into()),
         kubeadm: Some("v1.32.3".parse().expect("a version")),
         containerd: Some((1, 7)),
+        etcd: true,
         addons: vec!["flannel".into()],
         kindling_began: earlier(host).is_some(),
         ..Facts::default()
@@ -87,11 +96,12 @@ fn run(spec: &NodeSpec, host: &Fake) -> Status {
 fn machine(node: &str) -> Fake {
     let host = Fake::new();
     // A worker and a joining control plane find a cluster that others made.
-    host.cluster_is_up.set(matches!(node, "cp2" | "w1"));
+    host.cluster_is_up.set(matches!(node, "cp2" | "xcp2" | "w1"));
+    host.etcd_is_up.set(node.starts_with('x'));
     host
 }
 
-const NODES: [&str; 4] = ["cp1", "cp2", "w1", "ha1"];
+const NODES: [&str; 7] = ["cp1", "cp2", "w1", "ha1", "etcd1", "xcp1", "xcp2"];
 
 #[test]
 fn every_role_comes_up() {
@@ -130,7 +140,7 @@ fn a_reboot_repeats_no_step() {
         let enabled_by_kubeadm = host.disk.borrow().enabled.contains("kubelet.service");
         assert_eq!(
             enabled_by_kubeadm,
-            node != "ha1",
+            !matches!(node, "ha1" | "etcd1"),
             "{node}: a kubelet that is not enabled is not there after a reboot"
         );
         host.boot();

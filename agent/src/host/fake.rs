@@ -38,6 +38,10 @@ pub struct Fake {
     hostname: RefCell<String>,
     /// Whether the API of the cluster answers without this node's doing: somebody else made it.
     pub cluster_is_up: Cell<bool>,
+    /// Whether a majority of an external etcd's members answers without this machine's doing.
+    pub etcd_is_up: Cell<bool>,
+    /// The list that the other members of an external etcd keep; nobody answers where `None`.
+    pub etcd_members: RefCell<Option<Vec<serde_json::Value>>>,
     /// Every effect and every query, in order.
     pub log: RefCell<Vec<String>>,
     effects: Cell<usize>,
@@ -144,6 +148,15 @@ impl Fake {
                 && !path.starts_with("/proc")
                 && !path.file_name().is_some_and(|n| n.to_string_lossy().ends_with("recovered"))
         });
+        // Keys are random: that they are there is all that can be the same.
+        for (path, (bytes, _)) in &mut disk.files {
+            if path.starts_with("/etc/etcd/pki") || path.ends_with("apiserver-etcd-client.crt") {
+                bytes.clear();
+            }
+            if path.ends_with("apiserver-etcd-client.key") {
+                bytes.clear();
+            }
+        }
         disk
     }
 
@@ -193,8 +206,10 @@ impl Fake {
             return Err("[ERROR FileAvailable--etc-kubernetes-kubelet.conf]: /etc/kubernetes/kubelet.conf already exists".into());
         }
         let control_plane = config.contains("InitConfiguration") || config.contains("controlPlane:");
+        let external = config.contains("ExternalEtcdVersion");
         if control_plane {
-            for name in ["ca.crt", "ca.key", "sa.key", "sa.pub", "etcd/ca.key", "front-proxy-ca.key"] {
+            let etcd = if external { "apiserver-etcd-client.key" } else { "etcd/ca.key" };
+            for name in ["ca.crt", "ca.key", "sa.key", "sa.pub", etcd, "front-proxy-ca.key"] {
                 if !has(&format!("/etc/kubernetes/pki/{name}")) {
                     return Err(format!("/etc/kubernetes/pki/{name} is missing"));
                 }
@@ -206,7 +221,9 @@ impl Fake {
             if half {
                 self.put("/etc/kubernetes/pki/apiserver.crt", "-----BEGIN CERT");
                 self.put("/etc/kubernetes/kubelet.conf", "apiVersion: v1\ncl");
-                self.put("/var/lib/etcd/member", "");
+                if !external {
+                    self.put("/var/lib/etcd/member", "");
+                }
                 return Ok(String::new());
             }
             self.put(
@@ -216,8 +233,10 @@ impl Fake {
             self.put("/etc/kubernetes/pki/apiserver.key", "-----BEGIN RSA KEY-----\n-----END RSA KEY-----\n");
             self.put("/etc/kubernetes/admin.conf", "client-key-data: k\n");
             self.put("/etc/kubernetes/manifests/kube-apiserver.yaml", "pod");
-            self.put("/etc/kubernetes/manifests/etcd.yaml", "pod");
-            self.put("/var/lib/etcd/member", "");
+            if !external {
+                self.put("/etc/kubernetes/manifests/etcd.yaml", "pod");
+                self.put("/var/lib/etcd/member", "");
+            }
         } else if half {
             self.put("/etc/kubernetes/bootstrap-kubelet.conf", "token: t\n");
             return Ok(String::new());
@@ -259,7 +278,13 @@ impl Fake {
                 self.disk.borrow_mut().enabled.insert(unit);
             }
             "restart" => {
+                if unit == "etcd.service" {
+                    self.start_etcd();
+                }
                 self.active.borrow_mut().insert(unit);
+            }
+            "stop" => {
+                self.active.borrow_mut().remove(&unit);
             }
             "mask" => {
                 self.disk
@@ -268,6 +293,52 @@ impl Fake {
                     .insert(format!("/etc/systemd/system/{unit}").into(), "/dev/null".into());
             }
             _ => return Err(format!("the fake knows no systemctl {verb}")),
+        }
+        Ok(String::new())
+    }
+
+    /// etcd begins its log at once, and becomes known to the others.
+    fn start_etcd(&self) {
+        self.put("/var/lib/etcd/member/snap/db", "");
+        self.put("/var/lib/etcd/member/wal/0.wal", "");
+        for member in self.etcd_members.borrow_mut().iter_mut().flatten() {
+            if member["clientURLs"].as_array().is_none_or(Vec::is_empty) {
+                member["name"] = "this".into();
+                member["clientURLs"] = serde_json::json!(["https://this:2379"]);
+            }
+        }
+    }
+
+    fn etcd(&self, server: &Server, path: &str) -> Result<String, KubeError> {
+        let refused =
+            || KubeError::Unreachable { address: server.address, reason: "connection refused".into() };
+        match path {
+            _ if self.dead.get() => Err(refused()),
+            "/members" => match &*self.etcd_members.borrow() {
+                Some(list) => Ok(serde_json::Value::from(list.clone()).to_string()),
+                None => Err(refused()),
+            },
+            _ if self.etcd_is_up.get() || self.active.borrow().contains("etcd.service") => {
+                Ok(r#"{"health":"true"}"#.into())
+            }
+            _ => Err(refused()),
+        }
+    }
+
+    fn etcdctl(&self, args: &[String]) -> Result<String, String> {
+        let mut members = self.etcd_members.borrow_mut();
+        let list = members.as_mut().ok_or("context deadline exceeded")?;
+        let verb = args.iter().position(|arg| arg == "member").map(|n| &args[n + 1..]);
+        match verb {
+            Some([verb, id]) if verb == "remove" => {
+                let id = u64::from_str_radix(id, 16).map_err(|e| e.to_string())?;
+                list.retain(|member| member["id"] != id);
+            }
+            Some([verb, _, url]) if verb == "add" => {
+                let url = url.strip_prefix("--peer-urls=").ok_or("no URL")?;
+                list.push(serde_json::json!({ "id": 99, "name": "", "peerURLs": [url], "clientURLs": [] }));
+            }
+            _ => return Err("the fake knows no such etcdctl".into()),
         }
         Ok(String::new())
     }
@@ -300,6 +371,13 @@ impl Fake {
             "kubeadm" => self.kubeadm(&command.args, half),
             "systemctl" => self.systemctl(&command.args),
             "ctr" => self.ctr(&command.args),
+            "etcdctl" => self.etcdctl(&command.args),
+            "install" => {
+                let mode = u32::from_str_radix(&command.args[2], 8).map_err(|e| e.to_string())?;
+                let path = command.args.last().expect("a folder").into();
+                self.disk.borrow_mut().files.insert(path, (Vec::new(), mode));
+                Ok(String::new())
+            }
             "readlink" => self
                 .disk
                 .borrow()
@@ -407,6 +485,9 @@ impl Host for Fake {
     }
 
     fn get(&self, server: &Server, _: &Credentials, path: &str, _: Duration) -> Result<String, KubeError> {
+        if matches!(server.address.port(), 2379 | 2380) {
+            return self.etcd(server, path);
+        }
         let own = self.active.borrow().contains("kubelet.service")
             && self
                 .disk
