@@ -229,7 +229,10 @@ impl NodeSpec {
             findings.error(
                 key,
                 at(key),
-                format!("missing: a {role} needs it"),
+                match role {
+                    RoleName::Etcd => "missing: an etcd machine needs it".to_owned(),
+                    role => format!("missing: a {role} needs it"),
+                },
                 "render the seed again with `kindling render`",
             );
         };

@@ -18,7 +18,8 @@ use crate::host::{Command, Host, exists, read_text};
 use crate::kube::{Credentials, KubeError, Server};
 use crate::plan::FileSpec;
 use crate::render::{
-    self, ClusterState, ETCD_CLIENT_PORT, ETCD_FILE, ETCD_PEER_PORT, ETCD_PKI, client_url, peer_url,
+    self, ClusterState, ETCD_CLIENT_PORT, ETCD_DATA as DATA, ETCD_FILE, ETCD_PEER_PORT, ETCD_PKI, client_url,
+    peer_url,
 };
 use crate::retry::{Attempt, Patience, wait};
 use crate::role::types::{DnsName, Secret};
@@ -104,6 +105,11 @@ impl Member {
         }
         // What a start that failed left: not a log yet, but in the next one's way.
         host.remove(Path::new(MEMBER)).map_err(|e| StepError::file("remove", Path::new(MEMBER), &e))?;
+        // The package's, but /var may have begun empty.
+        let mode = host.mode(DATA.as_ref()).map_err(|e| StepError::file("read", DATA.as_ref(), &e))?;
+        if mode != Some(0o700) {
+            host.run(&Command::new("install", ["-d", "-m", "700", "-o", "etcd", "-g", "etcd", DATA]))?;
+        }
         match way(cx)? {
             Way::New => {
                 files::write(host, &self.config)?;
@@ -373,7 +379,18 @@ fn etcdctl(host: &dyn Host, ip: Ipv4Addr, what: &[&str]) -> Result<(), String> {
     ];
     args.extend(what.iter().map(|arg| (*arg).to_owned()));
     let command = Command::new("etcdctl", args).timeout(Duration::from_secs(30));
-    host.run(&command).map(|_| ()).map_err(|error| error.to_string())
+    host.run(&command).map(|_| ()).map_err(|error| {
+        // Its other lines have the time in them, and a wait would tell each anew.
+        let said = error.output().and_then(|o| o.stderr.lines().find_map(|l| l.strip_prefix("Error: ")));
+        match said {
+            // etcd wants all members that run to have seen each other for five seconds.
+            Some(said) if said.contains("unhealthy cluster") => {
+                "etcd does not take a new member before the others are back for some seconds".into()
+            }
+            Some(said) => format!("etcdctl member {}: {}", what[0], said.trim()),
+            None => error.to_string(),
+        }
+    })
 }
 
 /// A majority of an external etcd cluster answers, and this machine among it where it is a member.
