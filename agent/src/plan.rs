@@ -9,7 +9,8 @@ use crate::render;
 use crate::role::types::{DnsName, KubernetesVersion, RuntimeName};
 use crate::role::{Kubernetes, NodeSpec, Role};
 use crate::step::certificates::Certificates;
-use crate::step::etcd::{Healthy, Member};
+use crate::step::etcd::Member;
+use crate::step::etcd_health::Healthy;
 use crate::step::{addons::Addons, init::Init, join::Join, kernel::Kernel, ready::Ready, service::Service};
 
 /// A step is comparable data, so a plan can be printed, compared with a golden file, and resumed.

@@ -11,6 +11,7 @@ use kindling::input::Source;
 use kindling::plan::plan;
 use kindling::role::NodeSpec;
 use kindling::status::{ConsoleLine, State, Status, StepState};
+use kindling::step::certificates::Certificates;
 
 fn secrets() -> &'static Secrets {
     static SECRETS: OnceLock<Secrets> = OnceLock::new();
@@ -330,6 +331,17 @@ fn certificates_are_issued_again_in_the_second_half_of_their_life() {
     assert_eq!(record.detail.as_deref(), Some("issued server, peer, client"));
     assert_ne!(certificate(), first);
     assert!(status.steps.iter().all(|s| s.id == "certificates" || s.state == StepState::Unchanged));
+}
+
+#[test]
+fn certificates_with_other_names_are_issued_again() {
+    let host = machine("etcd1");
+    let issue = |node: &str| {
+        Certificates::of_etcd_member(&spec(node)).expect("it is one").ensure(&host).expect("a CA")
+    };
+    assert_eq!(issue("etcd1"), ["server", "peer", "client"]);
+    assert_eq!(issue("etcd1"), Vec::<String>::new());
+    assert_eq!(issue("etcd2"), ["server", "peer"]);
 }
 
 #[test]

@@ -25,7 +25,7 @@ use kindling::role::NodeSpec;
 use kindling::role::types::Secret;
 use kindling::status::{ConsoleLine, State, Status, StepState};
 use kindling::step::certificates::Certificates;
-use kindling::step::etcd::{health, identity};
+use kindling::step::etcd_health::{health, identity};
 use world::World;
 
 const CLUSTER: &str = r#"

@@ -3,6 +3,7 @@
 pub mod addons;
 pub mod certificates;
 pub mod etcd;
+pub mod etcd_health;
 pub mod files;
 pub mod images;
 pub mod init;

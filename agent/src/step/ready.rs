@@ -6,7 +6,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::etcd::Healthy;
+use super::etcd_health::Healthy;
 use super::{Context, Found, kubeadm};
 use crate::error::StepError;
 use crate::host::{Command, Host, read_text};
