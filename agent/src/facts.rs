@@ -42,6 +42,8 @@ pub struct Facts {
     pub pause_image: Option<String>,
     /// Whether dockerd is in the image.
     pub docker: bool,
+    /// Whether etcd and its command are in the image.
+    pub etcd: bool,
     /// Names of the add-ons that are in the image.
     pub addons: Vec<String>,
     /// Firewalls that are on, by name.
@@ -123,6 +125,7 @@ impl Facts {
             modules,
             cgroup_v1: !exists(host, "/sys/fs/cgroup/cgroup.controllers"),
             docker: exists(host, "/usr/bin/dockerd"),
+            etcd: ["/usr/bin/etcd", "/usr/bin/etcdctl"].iter().all(|path| exists(host, path)),
             addons: host
                 .list(Path::new(ADDONS_FOLDER))
                 .unwrap_or_default()

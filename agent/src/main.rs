@@ -35,7 +35,7 @@ enum Command {
         /// Where to write them
         #[arg(default_value = ".")]
         folder: PathBuf,
-        /// Start from an example: lecture, stacked, single, demo
+        /// Start from an example: lecture, stacked, single, demo, external-etcd
         #[arg(long)]
         example: Option<String>,
         /// Only give FOLDER/secrets.toml a new bootstrap token and administrator's certificate

@@ -179,6 +179,7 @@ fn assumed(spec: &NodeSpec) -> Facts {
         // Only the image's kubeadm knows it.
         pause_image: spec.kubernetes().map(|k| format!("(the pause image of kubeadm {})", k.version)),
         docker: true,
+        etcd: true,
         addons: spec.kubernetes().map(|k| k.addons.clone()).unwrap_or_default(),
         ..Facts::default()
     }

@@ -8,7 +8,10 @@ use crate::preflight;
 use crate::render;
 use crate::role::types::{DnsName, KubernetesVersion, RuntimeName};
 use crate::role::{Kubernetes, NodeSpec, Role};
-use crate::step::join::{Join, JoinControlPlane};
+use crate::step::certificates::Certificates;
+use crate::step::etcd::Member;
+use crate::step::etcd_health::Healthy;
+use crate::step::join::{Join, JoinControlPlane, JoinEtcd};
 use crate::step::kubeadm::JoinPhases;
 use crate::step::{addons::Addons, init::Init, kernel::Kernel, ready::Ready, service::Service};
 
@@ -31,6 +34,10 @@ pub enum Action {
     /// Swap off now and after every reboot.
     SwapOff,
     Service(Service),
+    /// Certificates that this machine issues for itself.
+    Certificates(Certificates),
+    /// A member of an external etcd cluster.
+    Etcd(Box<Member>),
     /// Preloaded images pinned, archives imported.
     Images,
     Init(Box<Init>),
@@ -98,7 +105,9 @@ pub fn plan(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
         ),
     ];
     steps.extend(time(spec, facts));
-    steps.push(step("kernel", "modules and sysctls", Action::Kernel(kernel(spec, facts))));
+    if !matches!(spec.role, Role::Etcd(_)) {
+        steps.push(step("kernel", "modules and sysctls", Action::Kernel(kernel(spec, facts))));
+    }
     if spec.kubernetes().is_some() && facts.container.is_none() {
         steps.push(step("swap", "swap off for good", Action::SwapOff));
     }
@@ -116,9 +125,15 @@ pub fn plan(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
     steps.extend(endpoint(spec, facts));
     match &spec.role {
         Role::LoadBalancer(_) => {}
+        Role::Etcd(role) => {
+            steps.extend(certificates("this member's certificates", Certificates::of_etcd_member(spec)));
+            let title = format!("etcd, one of {} members", role.members.len());
+            steps.push(step("etcd", title, Action::Etcd(Box::new(Member::new(spec, role)))));
+        }
         Role::Worker(kubernetes) => steps.push(join(spec, kubernetes, facts)),
         Role::ControlPlane(role) => {
             steps.push(step("pki", "the cluster's CAs and service-account keys", Action::Files(pki(spec))));
+            steps.extend(external_etcd(spec));
             if role.first {
                 steps.push(init(spec, facts));
                 if !role.kubernetes.addons.is_empty() {
@@ -236,19 +251,54 @@ fn endpoint(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
     steps
 }
 
+fn certificates(title: &str, certificates: Option<Certificates>) -> Option<Step> {
+    certificates.map(|certificates| step("certificates", title, Action::Certificates(certificates)))
+}
+
+/// A control plane's way to an external etcd; nothing where etcd is its own.
+fn external_etcd(spec: &NodeSpec) -> Vec<Step> {
+    let Some(healthy) = healthy(spec) else { return Vec::new() };
+    let certificates =
+        certificates("the API server's certificate for etcd", Certificates::of_etcd_client(spec));
+    let wait = step("etcd", "the external etcd answers", Action::Ready(Ready::Etcd(healthy)));
+    certificates.into_iter().chain([wait]).collect()
+}
+
+fn healthy(spec: &NodeSpec) -> Option<Healthy> {
+    match &spec.role {
+        Role::Etcd(role) => Some(Healthy {
+            members: role.members.clone(),
+            own: Some(spec.address()),
+            ca: role.ca.clone(),
+            identity: format!("{}/client", render::ETCD_PKI),
+        }),
+        Role::ControlPlane(role) => Some(Healthy {
+            members: role.etcd.clone()?,
+            own: None,
+            ca: role.pki.etcd_ca.clone(),
+            identity: "/etc/kubernetes/pki/apiserver-etcd-client".into(),
+        }),
+        _ => None,
+    }
+}
+
 fn pki(spec: &NodeSpec) -> Vec<FileSpec> {
     let Some(role) = spec.control_plane() else { return Vec::new() };
     let at = |name: &str| format!("/etc/kubernetes/pki/{name}");
-    vec![
+    let mut files = vec![
         FileSpec::public(at("ca.crt"), spec.ca.clone()),
         FileSpec::secret(at("ca.key"), role.pki.ca_key.expose()),
         FileSpec::public(at("front-proxy-ca.crt"), role.pki.front_proxy_ca.clone()),
         FileSpec::secret(at("front-proxy-ca.key"), role.pki.front_proxy_ca_key.expose()),
         FileSpec::public(at("etcd/ca.crt"), role.pki.etcd_ca.clone()),
-        FileSpec::secret(at("etcd/ca.key"), role.pki.etcd_ca_key.expose()),
         FileSpec::public(at("sa.pub"), role.pki.sa_public.clone()),
         FileSpec::secret(at("sa.key"), role.pki.sa_key.expose()),
-    ]
+    ];
+    // kubeadm needs it only for an etcd of its own.
+    if role.etcd.is_none() {
+        files.push(FileSpec::secret(at("etcd/ca.key"), role.pki.etcd_ca_key.expose()));
+    }
+    files
 }
 
 fn environment(spec: &NodeSpec, kubernetes: &Kubernetes, facts: &Facts) -> render::Environment {
@@ -296,8 +346,10 @@ fn build_join(spec: &NodeSpec, kubernetes: &Kubernetes, facts: &Facts) -> Join {
     let api = render::ConfigApi::for_version(environment.kubeadm);
     let control_plane = spec.control_plane().map(|role| JoinControlPlane {
         pki: pki(spec),
-        phases: JoinPhases::of(environment.kubeadm),
-        etcd_config: FileSpec::secret(ETCD_CONFIG, render::kubeadm_init(spec, role, api, &environment)),
+        etcd: role.etcd.is_none().then(|| JoinEtcd {
+            phases: JoinPhases::of(environment.kubeadm),
+            config: FileSpec::secret(ETCD_CONFIG, render::kubeadm_init(spec, role, api, &environment)),
+        }),
     });
     Join {
         config: FileSpec::secret(
@@ -311,6 +363,9 @@ fn build_join(spec: &NodeSpec, kubernetes: &Kubernetes, facts: &Facts) -> Join {
 }
 
 fn ready(spec: &NodeSpec) -> Step {
+    if let (Role::Etcd(_), Some(healthy)) = (&spec.role, healthy(spec)) {
+        return step("ready", "a majority of etcd's members answers", Action::Ready(Ready::Etcd(healthy)));
+    }
     match spec.kubernetes() {
         Some(kubernetes) => {
             let ready = Ready::Node { name: spec.name.clone(), network_addon: !kubernetes.addons.is_empty() };

@@ -35,6 +35,14 @@ pub fn check(spec: &NodeSpec, facts: &Facts) -> Vec<Finding> {
     if let Some(kubernetes) = spec.kubernetes() {
         software(kubernetes, facts, &mut found);
     }
+    if matches!(spec.role, Role::Etcd(_)) && !facts.etcd {
+        add(
+            &mut found,
+            Weight::Lasting,
+            "this image lacks etcd or etcdctl",
+            "bake it with the packages etcd-server and etcd-client, as image/mkosi.conf.d has them",
+        );
+    }
     ports(spec, facts, &mut found);
     found
 }
@@ -215,13 +223,17 @@ fn software(kubernetes: &Kubernetes, facts: &Facts, found: &mut Vec<Finding>) {
 fn listens(spec: &NodeSpec) -> Vec<(u16, u16, &'static str)> {
     let mut ports = Vec::new();
     match &spec.role {
-        Role::ControlPlane(_) => ports.extend([
-            (6443, 6443, "the API server"),
-            (2379, 2380, "etcd"),
-            (10250, 10250, "the kubelet"),
-            (10257, 10257, "the controller manager"),
-            (10259, 10259, "the scheduler"),
-        ]),
+        Role::Etcd(_) => ports.push((2379, 2380, "etcd")),
+        Role::ControlPlane(role) => ports.extend(
+            [
+                (6443, 6443, "the API server"),
+                (10250, 10250, "the kubelet"),
+                (10257, 10257, "the controller manager"),
+                (10259, 10259, "the scheduler"),
+            ]
+            .into_iter()
+            .chain(role.etcd.is_none().then_some((2379, 2380, "etcd"))),
+        ),
         Role::Worker(_) => {
             ports.extend([
                 (10250, 10250, "the kubelet"),

@@ -4,12 +4,14 @@ mod support;
 
 use kindling::apply::apply;
 use kindling::facts::Facts;
+use kindling::host::Host;
 use kindling::host::fake::{Cut, Fake};
 use kindling::plan::plan;
 use kindling::status::{State, StepState};
+use kindling::step::certificates::Certificates;
 use support::{Told, facts, machine, run, spec};
 
-const NODES: [&str; 4] = ["cp1", "cp2", "w1", "ha1"];
+const NODES: [&str; 7] = ["cp1", "cp2", "w1", "ha1", "etcd1", "xcp1", "xcp2"];
 
 #[test]
 fn every_role_comes_up() {
@@ -48,7 +50,7 @@ fn a_reboot_repeats_no_step() {
         let enabled_by_kubeadm = host.disk.borrow().enabled.contains("kubelet.service");
         assert_eq!(
             enabled_by_kubeadm,
-            node != "ha1",
+            !matches!(node, "ha1" | "etcd1"),
             "{node}: a kubelet that is not enabled is not there after a reboot"
         );
         host.boot();
@@ -132,6 +134,132 @@ fn somebody_elses_data_is_never_touched() {
         assert_eq!(host.text(path).as_deref(), Some("somebody's\n"));
         assert!(!host.log.borrow().iter().any(|l| l.contains("run kubeadm")));
     }
+}
+
+/// What the other members know: this one by its address, with an id of its own.
+fn etcd_members(host: &Fake, name: &str, started: bool) {
+    let member = |id: u64, name: &str, ip: &str, started: bool| {
+        let clients = if started { vec![format!("https://{ip}:2379")] } else { Vec::new() };
+        serde_json::json!({ "id": id, "name": name, "peerURLs": [format!("https://{ip}:2380")], "clientURLs": clients })
+    };
+    *host.etcd_members.borrow_mut() = Some(vec![
+        member(1, "etcd2", "10.0.0.42", true),
+        member(0xab, name, "10.0.0.41", started),
+        member(3, "etcd3", "10.0.0.43", true),
+    ]);
+}
+
+fn changes_of_members(host: &Fake) -> Vec<String> {
+    let log = host.log.borrow();
+    log.iter()
+        .filter_map(|l| Some(l.strip_prefix("run etcdctl ")?.split_once(" member ")?.1.to_owned()))
+        .collect()
+}
+
+#[test]
+fn a_new_disk_of_a_known_etcd_member_becomes_a_new_member() {
+    let spec = spec("etcd1");
+    let undisturbed = machine("etcd1");
+    run(&spec, &undisturbed);
+    for cut in [Cut::Before, Cut::Half, Cut::After] {
+        for n in 1.. {
+            let host = machine("etcd1");
+            host.etcd_is_up.set(true);
+            etcd_members(&host, "etcd1", true);
+            host.cut_power_at(n, cut);
+            run(&spec, &host);
+            let was_cut = host.was_cut();
+            if was_cut {
+                host.boot();
+                let status = run(&spec, &host);
+                assert_eq!(status.state, State::Done, "{cut:?} effect {n}: {:?}", status.failure);
+            }
+            let what = format!("{cut:?} effect {n}: {}", host.log.borrow().join("\n"));
+            assert_eq!(host.differences(&undisturbed), Vec::<String>::new(), "{what}");
+            let members = host.etcd_members.borrow().clone().expect("they are known");
+            let ids: Vec<u64> = members.iter().filter_map(|m| m["id"].as_u64()).collect();
+            assert_eq!(ids, [1, 3, 99], "{what}");
+            if !was_cut {
+                let changes = changes_of_members(&host);
+                assert_eq!(changes, ["remove ab", "add etcd1 --peer-urls=https://10.0.0.41:2380"]);
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn an_etcd_member_that_the_others_wait_for_changes_nothing_there() {
+    let (spec, host) = (spec("etcd1"), machine("etcd1"));
+    host.etcd_is_up.set(true);
+    etcd_members(&host, "etcd1", false);
+    let status = run(&spec, &host);
+    assert_eq!(status.state, State::Done, "{:?}", status.failure);
+    assert_eq!(changes_of_members(&host), Vec::<String>::new());
+}
+
+#[test]
+fn without_a_majority_a_known_etcd_member_with_a_new_disk_waits_and_starts_nothing() {
+    let (spec, host) = (spec("etcd1"), machine("etcd1"));
+    etcd_members(&host, "etcd1", true);
+    let failure = run(&spec, &host).failure.expect("it must fail");
+    assert_eq!(
+        failure.cause,
+        "the cluster knows this machine from before its disk was new, and has no majority to change its members (waited 1800 s)"
+    );
+    assert!(failure.retry && changes_of_members(&host).is_empty());
+    assert_eq!(host.text("/var/lib/etcd/member/wal/0.wal"), None);
+}
+
+#[test]
+fn etcd_data_that_kindling_did_not_write_is_left_alone() {
+    let (spec, host) = (spec("etcd1"), machine("etcd1"));
+    host.put("/var/lib/etcd/member/wal/0.wal", "somebody's");
+    let failure = run(&spec, &host).failure.expect("it must fail");
+    assert!(failure.cause.starts_with("/var/lib/etcd/member is there") && !failure.retry, "{failure:?}");
+    assert_eq!(host.text("/var/lib/etcd/member/wal/0.wal").as_deref(), Some("somebody's"));
+}
+
+#[test]
+fn a_control_plane_says_which_members_of_an_external_etcd_it_waits_for() {
+    let (spec, host) = (spec("xcp1"), machine("xcp1"));
+    host.etcd_is_up.set(false);
+    let failure = run(&spec, &host).failure.expect("it must fail");
+    assert_eq!(
+        failure.cause,
+        "etcd: 0 of 3 members are healthy, 2 are needed: etcd1 (10.0.0.41) does not answer, \
+         etcd2 (10.0.0.42) does not answer, etcd3 (10.0.0.43) does not answer (waited 1800 s)"
+    );
+    assert!(failure.retry && !host.log.borrow().iter().any(|line| line.contains("run kubeadm")));
+}
+
+#[test]
+fn certificates_are_issued_again_in_the_second_half_of_their_life() {
+    let (spec, host) = (spec("etcd1"), machine("etcd1"));
+    run(&spec, &host);
+    let certificate = || host.text("/etc/etcd/pki/server.crt");
+    let first = certificate();
+    let day = std::time::Duration::from_secs(86_400);
+    host.sleep(180 * day);
+    run(&spec, &host);
+    assert_eq!(certificate(), first);
+    host.sleep(4 * day);
+    let status = run(&spec, &host);
+    let record = status.steps.iter().find(|s| s.id == "certificates").expect("the step");
+    assert_eq!(record.detail.as_deref(), Some("issued server, peer, client"));
+    assert_ne!(certificate(), first);
+    assert!(status.steps.iter().all(|s| s.id == "certificates" || s.state == StepState::Unchanged));
+}
+
+#[test]
+fn certificates_with_other_names_are_issued_again() {
+    let host = machine("etcd1");
+    let issue = |node: &str| {
+        Certificates::of_etcd_member(&spec(node)).expect("it is one").ensure(&host).expect("a CA")
+    };
+    assert_eq!(issue("etcd1"), ["server", "peer", "client"]);
+    assert_eq!(issue("etcd1"), Vec::<String>::new());
+    assert_eq!(issue("etcd2"), ["server", "peer"]);
 }
 
 #[test]

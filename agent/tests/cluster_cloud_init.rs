@@ -29,8 +29,9 @@ fn its_schema_accepts_every_user_data() {
         render::all(cluster, &dummies(), &folder, None).unwrap();
         // each call takes a third of a second: one node of a role will do
         let of = |role| cluster.with_role(role).last();
-        for node in
-            [RoleName::ControlPlane, RoleName::Worker, RoleName::LoadBalancer].into_iter().filter_map(of)
+        for node in [RoleName::ControlPlane, RoleName::Worker, RoleName::LoadBalancer, RoleName::Etcd]
+            .into_iter()
+            .filter_map(of)
         {
             let path = folder.join(node.name.as_str()).join("user-data");
             let Some((good, text)) = run(CLOUD_INIT, &["schema", "--config-file", path.to_str().unwrap()])

@@ -27,6 +27,7 @@ fn seeds_are_as_recorded() {
         ("stacked", &["master2", "node2"]),
         ("single", &["master1", "node1"]),
         ("demo", &["cp1", "w1"]),
+        ("external-etcd", &["etcd1", "master2", "node1", "ha1"]),
     ] {
         let cluster = example(example_name);
         for node in nodes {
@@ -41,14 +42,17 @@ fn seeds_are_as_recorded() {
     }
 }
 
-/// The folder `cloud-init/` shows one user-data per role; each is what render writes for the lecture.
+/// The folder `cloud-init/` shows one user-data per role; each is what render writes for the lecture, and
+/// for its second topology.
 #[test]
 fn documented_user_data_is_what_render_writes() {
     let cluster = example("lecture");
+    let external = example("external-etcd");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cloud-init");
     for (role, node) in [("control-plane", "master1"), ("worker", "node1"), ("load-balancer", "ha1")] {
         assert_golden(&folder.join(format!("{role}.yaml")), seed(&cluster, node).user_data.expose());
     }
+    assert_golden(&folder.join("etcd.yaml"), seed(&external, "etcd1").user_data.expose());
 }
 
 #[test]
@@ -88,6 +92,28 @@ fn a_node_knows_nothing_that_its_role_does_not_need() {
         assert_eq!(knows(REAL.stats_password.expose()), is(RoleName::LoadBalancer), "{}", node.name);
         assert!(!knows(REAL.admin.certificate.lines().nth(1).unwrap()) || keys == 0);
         assert!(!knows(REAL.admin.key.expose().lines().nth(1).unwrap()));
+    }
+}
+
+#[test]
+fn an_etcd_machine_knows_etcds_ca_and_the_members_and_no_secret_of_kubernetes() {
+    let cluster = example("external-etcd");
+    let members = ["etcd1", "etcd2", "etcd3"].map(|name| cluster.node(name).unwrap());
+    for node in &cluster.nodes {
+        let file = render::role_file(&cluster, &REAL, node);
+        let text = file.to_toml();
+        let (etcd, control_plane) = (node.role == RoleName::Etcd, node.role == RoleName::ControlPlane);
+        let key = |secret: &Secret| text.contains(secret.expose());
+        assert_eq!(key(&REAL.etcd_ca.key), etcd || control_plane, "{}", node.name);
+        for secret in [&REAL.ca.key, &REAL.front_proxy_ca.key, &REAL.service_account.key] {
+            assert_eq!(key(secret), control_plane, "{}", node.name);
+        }
+        assert_eq!(text.contains(REAL.token.expose()), node.role.runs_kubelet(), "{}", node.name);
+        assert!(file.registries.is_empty() || !etcd);
+        let known = file.etcd.map(|etcd| etcd.members).unwrap_or_default();
+        let expected = members.map(|m| (m.name.clone(), m.address.ip()));
+        assert_eq!(known.into_iter().collect::<Vec<_>>().len(), if etcd || control_plane { 3 } else { 0 });
+        assert!(!etcd || render::role_file(&cluster, &REAL, node).etcd.unwrap().members == expected.into());
     }
 }
 

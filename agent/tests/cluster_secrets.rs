@@ -218,7 +218,7 @@ fn new_writes_two_files_and_overwrites_none() {
     let error = new::create(&Scratch::new().0, Some("huge"), NOW).unwrap_err().to_string();
     assert_eq!(
         error,
-        "there is no example `huge`\n  remedy: choose one of template, lecture, stacked, single, demo"
+        "there is no example `huge`\n  remedy: choose one of template, lecture, stacked, single, demo, external-etcd"
     );
 }
 

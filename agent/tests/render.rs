@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kindling::input::Source;
-use kindling::render::{self, ConfigApi, ContainerdVersion, Environment};
+use kindling::render::{self, ClusterState, ConfigApi, ContainerdVersion, Environment};
 use kindling::role::NodeSpec;
 use kindling::role::types::{KubernetesVersion, RuntimeName};
 
@@ -78,6 +78,10 @@ fn rendered(spec: &NodeSpec) -> BTreeMap<String, String> {
     }
     if spec.proxy().is_some() {
         add("haproxy.cfg", render::haproxy(spec));
+    }
+    if let Some(role) = spec.etcd() {
+        add("etcd", render::etcd(spec, &role.members, ClusterState::New));
+        add("etcd-rejoining", render::etcd(spec, &role.members, ClusterState::Existing));
     }
     let Some(kubernetes) = spec.kubernetes() else { return files };
     let in_place = |path: &Path| path.strip_prefix("/etc").unwrap().display().to_string();

@@ -105,6 +105,28 @@ fn every_mistake_at_once_and_no_secret_in_the_text() {
 }
 
 #[test]
+fn an_etcd_machine_without_what_it_needs() {
+    let text = include_str!("../../examples/external-etcd.toml");
+    let (cluster, _) = Cluster::parse(Source::new("cluster.toml", text)).unwrap_or_else(|e| panic!("{e}"));
+    let secrets = Secrets::generate(time::OffsetDateTime::now_utc()).expect("keys can be made");
+    let file = render::role_file(&cluster, &secrets, cluster.node("etcd1").expect("it has one"));
+    let text = file.to_toml();
+    let (read, _) = kindling::role::RoleFile::parse(Source::new("role.toml", text.clone()))
+        .unwrap_or_else(|e| panic!("{e}"));
+    assert!(read.to_toml() == text, "what is read differs from what was written");
+
+    let mut without = kindling::role::RoleFile { etcd: None, ..file };
+    without.pki.etcd_ca_key = None;
+    let seen = report("etcd-incomplete", Some(&without.to_toml()), 0o600);
+    assert!(seen.contains("etcd: missing: an etcd machine needs it"), "{seen}");
+    assert!(seen.contains("pki.etcd_ca_key: missing: an etcd machine needs it"), "{seen}");
+
+    let other = text.replace("[etcd.members]\netcd1 = ", "[etcd.members]\netcd9 = ");
+    let seen = report("etcd-not-a-member", Some(&other), 0o600);
+    assert!(seen.contains("etcd.members: does not name this node as 10.0.0.111 etcd1"), "{seen}");
+}
+
+#[test]
 fn a_role_without_what_it_needs() {
     let (file, _) = kindling::role::RoleFile::parse(Source::new("role.toml", role_file("cp1")))
         .unwrap_or_else(|e| panic!("{e}"));

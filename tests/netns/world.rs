@@ -256,7 +256,7 @@ impl World {
     }
 
     /// Runs `work` in a thread of the machine's network namespace.
-    fn inside<T: Send>(&self, machine: &str, work: impl FnOnce() -> T + Send) -> T {
+    pub fn inside<T: Send>(&self, machine: &str, work: impl FnOnce() -> T + Send) -> T {
         let namespace = fs::File::open(format!("/run/netns/{}", self.namespace(machine))).unwrap();
         std::thread::scope(|scope| {
             let thread = scope.spawn(move || {

@@ -121,7 +121,7 @@ fn check_networks(draft: &Draft, subnet: Option<Ipv4Net>, findings: &Findings) {
 }
 
 fn runs_kubelet(node: &NodeDraft) -> bool {
-    node.role.as_ref().is_none_or(|role| role.value != RoleName::LoadBalancer)
+    node.role.as_ref().is_none_or(|role| role.value.runs_kubelet())
 }
 
 fn check_nodes(nodes: &[NodeDraft], subnet: Option<Ipv4Net>, findings: &Findings) {
@@ -162,6 +162,10 @@ fn check_nodes(nodes: &[NodeDraft], subnet: Option<Ipv4Net>, findings: &Findings
         if runs_kubelet(node) {
             continue;
         }
+        let who = match node.role.as_ref().map(|r| r.value) {
+            Some(RoleName::Etcd) => "an etcd machine",
+            _ => "a load balancer",
+        };
         for (key, span, what) in [
             node.labels.as_ref().map(|l| (&l.key, &l.span, "labels")),
             node.taints.as_ref().map(|t| (&t.key, &t.span, "taints")),
@@ -172,7 +176,7 @@ fn check_nodes(nodes: &[NodeDraft], subnet: Option<Ipv4Net>, findings: &Findings
             findings.error(
                 key,
                 span.clone(),
-                format!("a load balancer is no Node of the cluster, so it has no {what}"),
+                format!("{who} is no Node of the cluster, so it has no {what}"),
                 "leave it out",
             );
         }
@@ -189,7 +193,10 @@ fn check_roles(nodes: &[NodeDraft], nodes_span: Range<usize>, findings: &Finding
             error(
                 findings,
                 first,
-                format!("a {} cannot be the first control plane", role.value),
+                match role.value {
+                    RoleName::Etcd => "an etcd machine cannot be the first control plane".to_owned(),
+                    other => format!("a {other} cannot be the first control plane"),
+                },
                 "leave it out here",
             );
         }
@@ -231,7 +238,10 @@ fn check_roles(nodes: &[NodeDraft], nodes_span: Range<usize>, findings: &Finding
             "write first = true on one of them, or leave the key out: the first of the file is taken",
         );
     }
-    if control_planes.len() % 2 == 0 {
+    let etcds: Vec<_> = nodes.iter().filter(|n| is(n, RoleName::Etcd)).collect();
+    check_etcd(&etcds, findings);
+    // With an external etcd control planes keep no state, and two are as good as two.
+    if control_planes.len() % 2 == 0 && etcds.is_empty() {
         findings.warning(
             "nodes",
             control_planes[control_planes.len() - 1].span.clone(),
@@ -241,6 +251,37 @@ fn check_roles(nodes: &[NodeDraft], nodes_span: Range<usize>, findings: &Finding
                 control_planes.len() - 1
             ),
             "have an odd number of control planes: 1, 3 or 5",
+        );
+    }
+}
+
+/// More than seven make every write slower and no failure likelier to be survived
+/// (<https://etcd.io/docs/v3.5/faq/#what-is-maximum-cluster-size>).
+const MOST_ETCDS: usize = 7;
+
+fn check_etcd(nodes: &[&NodeDraft], findings: &Findings) {
+    let Some(last) = nodes.last() else { return };
+    let role = |node: &NodeDraft| node.role.as_ref().map_or(node.span.clone(), |r| r.span.clone());
+    if let Some(excess) = nodes.get(MOST_ETCDS) {
+        findings.error(
+            &format!("{}.role", excess.key),
+            role(excess),
+            format!(
+                "{} etcd machines: more than {MOST_ETCDS} only slow every write down, as a majority must have it",
+                nodes.len()
+            ),
+            "have 3 or 5 etcd machines",
+        );
+    } else if nodes.len().is_multiple_of(2) {
+        findings.warning(
+            "nodes",
+            last.span.clone(),
+            format!(
+                "{} etcd machines survive no more failures than {}: etcd needs a majority",
+                nodes.len(),
+                nodes.len() - 1
+            ),
+            "have an odd number of etcd machines: 1, 3, 5 or 7",
         );
     }
 }

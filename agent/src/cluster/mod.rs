@@ -28,7 +28,7 @@ use crate::role::types::*;
 pub use derive::{default_mac, default_vrid};
 pub use file::FileError;
 pub use kubeconfig::kubeconfig;
-pub use pki::{KeyPairPem, Pair};
+pub use pki::{KeyPairPem, Leaf, Pair, PkiError, end_of, issue, outdated};
 pub use secrets::Secrets;
 
 /// The port of every API server, which kubeadm's `bindPort` defaults to.

@@ -22,12 +22,13 @@ pub enum NewError {
 }
 
 /// The cluster files that `kindling new --example` offers; the first is the default.
-pub const EXAMPLES: [(&str, &str); 5] = [
+pub const EXAMPLES: [(&str, &str); 6] = [
     ("template", include_str!("template.toml")),
     ("lecture", include_str!("../../../examples/lecture.toml")),
     ("stacked", include_str!("../../../examples/stacked.toml")),
     ("single", include_str!("../../../examples/single.toml")),
     ("demo", include_str!("../../../examples/demo.toml")),
+    ("external-etcd", include_str!("../../../examples/external-etcd.toml")),
 ];
 
 fn names() -> String {

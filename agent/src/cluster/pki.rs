@@ -1,13 +1,16 @@
 //! Keys, certificates and passwords: made here once, checked here whenever they are read.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData, RsaKeySize,
+    KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, PublicKeyData, RsaKeySize,
 };
 use time::{Duration, OffsetDateTime};
 use x509_parser::pem::Pem;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::role::types::Secret;
 
@@ -27,7 +30,7 @@ pub enum PkiError {
 }
 
 /// A certificate and its private key, PEM.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Pair {
     pub certificate: String,
     pub key: Secret,
@@ -40,7 +43,7 @@ pub struct KeyPairPem {
     pub key: Secret,
 }
 
-/// kubeadm 1.20 takes nothing but RSA for the service-account key, so all lasting keys are RSA.
+/// kubeadm 1.20 takes nothing but RSA for the service-account key, so all keys that are shared are RSA.
 fn rsa() -> Result<KeyPair, PkiError> {
     Ok(KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?)
 }
@@ -81,11 +84,10 @@ pub struct Leaf<'a> {
     pub life: Duration,
 }
 
-/// A new key, and a certificate for it that `ca` signs. The key is of an elliptic curve: making one costs
-/// nothing, where an RSA key costs a tenth of a second.
+/// A new key, P-256 for its small cost, and a certificate for it that `ca` signs.
 pub fn issue(ca: &Pair, leaf: &Leaf<'_>, now: OffsetDateTime) -> Result<Pair, PkiError> {
     let issuer = Issuer::from_ca_cert_pem(&ca.certificate, KeyPair::from_pem(ca.key.expose())?)?;
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(leaf.names)?;
     let named = named(leaf.common_name, now, leaf.life);
     params.distinguished_name = named.distinguished_name;
@@ -240,6 +242,49 @@ pub fn check_client(certificate: &str, key: &Secret, ca: &str, now: OffsetDateTi
         flaws.push(Flaw::WrongIssuer);
     }
     flaws
+}
+
+/// Why a certificate must be issued anew, if it must: it is not what `leaf` describes, or more than half of
+/// its life is over and the CA allows for a longer one.
+pub fn outdated(pair: &Pair, ca: &str, leaf: &Leaf<'_>, now: OffsetDateTime) -> Option<String> {
+    let flaw = check_client(&pair.certificate, &pair.key, ca, now).into_iter().next();
+    if let Some(flaw) = flaw {
+        return Some(match flaw {
+            Flaw::WrongIssuer => "was signed by another CA".into(),
+            other => other.message().into(),
+        });
+    }
+    let bytes = der(&pair.certificate)?;
+    let (_, certificate) = X509Certificate::from_der(&bytes).ok()?;
+    let common_name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+    if common_name != Some(leaf.common_name) || names_of(&certificate) != leaf.names.iter().cloned().collect()
+    {
+        return Some("has other names".into());
+    }
+    let server = certificate.extended_key_usage().ok().flatten().is_some_and(|usage| usage.value.server_auth);
+    if server != leaf.server {
+        return Some("has another usage".into());
+    }
+    let end = certificate.validity().not_after.to_datetime();
+    let possible = end_of(ca).map_or(now, |ca| ca.min(now + leaf.life));
+    (end - now < leaf.life / 2 && possible - end > Duration::days(1))
+        .then(|| format!("ends in {} days", (end - now).whole_days()))
+}
+
+/// The alternative names, as text.
+fn names_of(certificate: &X509Certificate<'_>) -> BTreeSet<String> {
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names = names.iter().flat_map(|extension| &extension.value.general_names);
+    names
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => match bytes.len() {
+                4 => <[u8; 4]>::try_from(*bytes).ok().map(|b| IpAddr::from(b).to_string()),
+                _ => <[u8; 16]>::try_from(*bytes).ok().map(|b| IpAddr::from(b).to_string()),
+            },
+            _ => None,
+        })
+        .collect()
 }
 
 /// What is wrong with a service-account key pair, if anything.

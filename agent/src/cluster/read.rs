@@ -367,7 +367,7 @@ fn read_nodes(mut s: Section<'_, '_>) -> Vec<NodeDraft> {
 }
 
 fn read_node(name: Option<DnsName>, mut s: Section<'_, '_>) -> Option<NodeDraft> {
-    let role = must(&mut s, "role", "write \"control-plane\", \"worker\" or \"load-balancer\"");
+    let role = must(&mut s, "role", "write \"control-plane\", \"worker\", \"load-balancer\" or \"etcd\"");
     let address = must(&mut s, "address", "write the node's address with its prefix, as in 10.0.0.101/24");
     let mac = at(&mut s, "mac", "write the MAC address of the VM's network card, as in 52:54:00:12:34:56");
     let first = at(&mut s, "first", "write true for the control plane that inits the cluster");

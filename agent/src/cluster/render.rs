@@ -87,7 +87,7 @@ pub fn all(
 
 /// What one node may know, and nothing more.
 pub fn role_file(cluster: &Cluster, secrets: &Secrets, node: &Node) -> role::RoleFile {
-    let runs_kubelet = node.role != RoleName::LoadBalancer;
+    let runs_kubelet = node.role.runs_kubelet();
     role::RoleFile {
         version: role::VERSION,
         cluster: cluster.name.clone(),
@@ -124,6 +124,7 @@ pub fn role_file(cluster: &Cluster, secrets: &Secrets, node: &Node) -> role::Rol
             cert_sans: cluster.cert_sans.clone(),
             token_ttl_hours: cluster.token_ttl_hours,
         }),
+        etcd: etcd(cluster, node.role),
         token: runs_kubelet.then(|| secrets.token.clone()),
         pki: pki(secrets, node.role),
     }
@@ -172,9 +173,18 @@ fn proxy(cluster: &Cluster, secrets: &Secrets, node: &Node) -> Option<role::Prox
     })
 }
 
-/// Keys are for control planes alone.
+/// Only for those that form an external etcd cluster, and those that use it.
+fn etcd(cluster: &Cluster, role: RoleName) -> Option<role::Etcd> {
+    let members: BTreeMap<_, _> =
+        cluster.with_role(RoleName::Etcd).map(|n| (n.name.clone(), n.address.ip())).collect();
+    let concerned = matches!(role, RoleName::Etcd | RoleName::ControlPlane);
+    (concerned && !members.is_empty()).then_some(role::Etcd { members })
+}
+
+/// Keys are for control planes, and etcd's for its own machines.
 fn pki(secrets: &Secrets, role: RoleName) -> role::Pki {
     let control_plane = role == RoleName::ControlPlane;
+    let etcd = control_plane || role == RoleName::Etcd;
     let text = |pem: &String| control_plane.then(|| pem.clone());
     let secret = |pem: &Secret| control_plane.then(|| pem.clone());
     role::Pki {
@@ -182,8 +192,8 @@ fn pki(secrets: &Secrets, role: RoleName) -> role::Pki {
         ca_key: secret(&secrets.ca.key),
         front_proxy_ca: text(&secrets.front_proxy_ca.certificate),
         front_proxy_ca_key: secret(&secrets.front_proxy_ca.key),
-        etcd_ca: text(&secrets.etcd_ca.certificate),
-        etcd_ca_key: secret(&secrets.etcd_ca.key),
+        etcd_ca: etcd.then(|| secrets.etcd_ca.certificate.clone()),
+        etcd_ca_key: etcd.then(|| secrets.etcd_ca.key.clone()),
         sa_public: text(&secrets.service_account.public),
         sa_key: secret(&secrets.service_account.key),
     }

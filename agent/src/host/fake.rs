@@ -70,6 +70,10 @@ pub struct Fake {
     pub cluster: RefCell<ClusterState>,
     /// How often the kubelet must be restarted before it starts the etcd pod, which it refuses until then.
     pub refuses_etcd: Cell<u32>,
+    /// Whether a majority of an external etcd's members answers without this machine's doing.
+    pub etcd_is_up: Cell<bool>,
+    /// The list that the other members of an external etcd keep; nobody answers where `None`.
+    pub etcd_members: RefCell<Option<Vec<serde_json::Value>>>,
     /// Every effect and every query, in order.
     pub log: RefCell<Vec<String>>,
     effects: Cell<usize>,
@@ -176,6 +180,15 @@ impl Fake {
                 && !path.starts_with("/proc")
                 && !path.file_name().is_some_and(|n| n.to_string_lossy().ends_with("recovered"))
         });
+        // Keys are random: that they are there is all that can be the same.
+        for (path, (bytes, _)) in &mut disk.files {
+            if path.starts_with("/etc/etcd/pki") || path.ends_with("apiserver-etcd-client.crt") {
+                bytes.clear();
+            }
+            if path.ends_with("apiserver-etcd-client.key") {
+                bytes.clear();
+            }
+        }
         disk
     }
 
@@ -223,6 +236,11 @@ impl Fake {
         let line =
             hosts.lines().find(|l| l.split_whitespace().any(|w| w == name) && !l.starts_with("127."))?;
         Some(line.split_whitespace().next()?.to_owned())
+    }
+
+    /// Whether kubeadm was told of an external etcd.
+    fn is_external(&self) -> bool {
+        self.text("/etc/kindling/kubeadm.yaml").is_some_and(|text| text.contains("ExternalEtcdVersion"))
     }
 
     fn own_peer_url(&self) -> String {
@@ -298,8 +316,10 @@ impl Fake {
             return Err("[ERROR FileAvailable--etc-kubernetes-kubelet.conf]: /etc/kubernetes/kubelet.conf already exists".into());
         }
         let control_plane = config.contains("InitConfiguration") || config.contains("controlPlane:");
+        let external = config.contains("ExternalEtcdVersion");
         if control_plane {
-            for name in ["ca.crt", "ca.key", "sa.key", "sa.pub", "etcd/ca.key", "front-proxy-ca.key"] {
+            let etcd = if external { "apiserver-etcd-client.key" } else { "etcd/ca.key" };
+            for name in ["ca.crt", "ca.key", "sa.key", "sa.pub", etcd, "front-proxy-ca.key"] {
                 if !has(&format!("/etc/kubernetes/pki/{name}")) {
                     return Err(format!("/etc/kubernetes/pki/{name} is missing"));
                 }
@@ -311,7 +331,7 @@ impl Fake {
             if half {
                 self.put("/etc/kubernetes/pki/apiserver.crt", "-----BEGIN CERT");
                 self.put("/etc/kubernetes/kubelet.conf", "apiVersion: v1\ncl");
-                if !first_part {
+                if !first_part && !external {
                     self.put("/var/lib/etcd/member", "");
                 }
                 return Ok(String::new());
@@ -323,7 +343,7 @@ impl Fake {
             self.put("/etc/kubernetes/pki/apiserver.key", "-----BEGIN RSA KEY-----\n-----END RSA KEY-----\n");
             self.put("/etc/kubernetes/admin.conf", "client-key-data: k\n");
             self.put("/etc/kubernetes/manifests/kube-apiserver.yaml", "pod");
-            if !first_part {
+            if !first_part && !external {
                 let own = (self.hostname(), self.own_peer_url());
                 self.put_manifest(std::slice::from_ref(&own), false);
                 self.cluster.borrow_mut().members = vec![own];
@@ -368,6 +388,9 @@ impl Fake {
                 self.refuses_etcd.set(self.refuses_etcd.get() - 1);
             }
             "start" | "restart" => {
+                if unit == "etcd.service" {
+                    self.start_etcd();
+                }
                 self.active.borrow_mut().insert(unit);
             }
             "disable" => {
@@ -381,6 +404,52 @@ impl Fake {
                     .insert(format!("/etc/systemd/system/{unit}").into(), "/dev/null".into());
             }
             _ => return Err(format!("the fake knows no systemctl {verb}")),
+        }
+        Ok(String::new())
+    }
+
+    /// etcd begins its log at once, and becomes known to the others.
+    fn start_etcd(&self) {
+        self.put("/var/lib/etcd/member/snap/db", "");
+        self.put("/var/lib/etcd/member/wal/0.wal", "");
+        for member in self.etcd_members.borrow_mut().iter_mut().flatten() {
+            if member["clientURLs"].as_array().is_none_or(Vec::is_empty) {
+                member["name"] = "this".into();
+                member["clientURLs"] = serde_json::json!(["https://this:2379"]);
+            }
+        }
+    }
+
+    fn etcd(&self, server: &Server, path: &str) -> Result<String, KubeError> {
+        let refused =
+            || KubeError::Unreachable { address: server.address, reason: "connection refused".into() };
+        match path {
+            _ if self.dead.get() => Err(refused()),
+            "/members" => match &*self.etcd_members.borrow() {
+                Some(list) => Ok(serde_json::Value::from(list.clone()).to_string()),
+                None => Err(refused()),
+            },
+            _ if self.etcd_is_up.get() || self.active.borrow().contains("etcd.service") => {
+                Ok(r#"{"health":"true"}"#.into())
+            }
+            _ => Err(refused()),
+        }
+    }
+
+    fn etcdctl(&self, args: &[String]) -> Result<String, String> {
+        let mut members = self.etcd_members.borrow_mut();
+        let list = members.as_mut().ok_or("context deadline exceeded")?;
+        let verb = args.iter().position(|arg| arg == "member").map(|n| &args[n + 1..]);
+        match verb {
+            Some([verb, id]) if verb == "remove" => {
+                let id = u64::from_str_radix(id, 16).map_err(|e| e.to_string())?;
+                list.retain(|member| member["id"] != id);
+            }
+            Some([verb, _, url]) if verb == "add" => {
+                let url = url.strip_prefix("--peer-urls=").ok_or("no URL")?;
+                list.push(serde_json::json!({ "id": 99, "name": "", "peerURLs": [url], "clientURLs": [] }));
+            }
+            _ => return Err("the fake knows no such etcdctl".into()),
         }
         Ok(String::new())
     }
@@ -421,6 +490,13 @@ impl Fake {
             "kubeadm" => self.kubeadm(&command.args, half),
             "systemctl" => self.systemctl(&command.args),
             "ctr" => self.ctr(&command.args),
+            "etcdctl" => self.etcdctl(&command.args),
+            "install" => {
+                let mode = u32::from_str_radix(&command.args[2], 8).map_err(|e| e.to_string())?;
+                let path = command.args.last().expect("a folder").into();
+                self.disk.borrow_mut().files.insert(path, (Vec::new(), mode));
+                Ok(String::new())
+            }
             "readlink" => self
                 .disk
                 .borrow()
@@ -458,6 +534,10 @@ impl Fake {
             message: "no".into(),
         };
         let is_own = self.own_address().is_some_and(|own| own == server.address.ip().to_string());
+        // Only an external etcd is asked this way.
+        if matches!(server.address.port(), 2379 | 2380) && request.method == Method::Get {
+            return self.etcd(server, request.path);
+        }
         if server.address.port() == 2379 {
             if !(if is_own { self.etcd_runs() } else { self.cluster_is_up.get() }) {
                 return Err(unreachable());
@@ -475,7 +555,9 @@ impl Fake {
         }
         let has = |path: &str| self.disk.borrow().files.contains_key(Path::new(path));
         let kubelet = self.active.borrow().contains("kubelet.service");
-        let own_api = kubelet && has("/etc/kubernetes/manifests/kube-apiserver.yaml") && self.etcd_runs();
+        let own_api = kubelet
+            && has("/etc/kubernetes/manifests/kube-apiserver.yaml")
+            && (self.is_external() || self.etcd_runs());
         if !(own_api || (self.cluster_is_up.get() && !is_own)) || !self.has_quorum() {
             return Err(unreachable());
         }

@@ -2,6 +2,7 @@
 //! (<https://kubernetes.io/docs/reference/config-api/kubeadm-config.v1beta4/> and its older versions).
 
 use super::API_PORT;
+use super::etcd::client_url;
 use super::yaml::{Map, Yaml, documents};
 use crate::role::types::KubernetesVersion;
 use crate::role::{ControlPlaneRole, Deadlines, Kubernetes, NodeSpec};
@@ -132,6 +133,18 @@ fn cluster_configuration(spec: &NodeSpec, cp: &ControlPlaneRole, api: ConfigApi,
         )
         .with("apiServer", api_server)
         .with("controllerManager", controller_manager)
+        .with_some("etcd", external_etcd(cp))
+}
+
+/// Without it kubeadm makes every control plane a member of a local etcd.
+fn external_etcd(cp: &ControlPlaneRole) -> Option<Map> {
+    let endpoints: Vec<String> = cp.etcd.as_ref()?.values().map(|ip| client_url(*ip)).collect();
+    let external = Map::new()
+        .with("endpoints", endpoints)
+        .with("caFile", "/etc/kubernetes/pki/etcd/ca.crt")
+        .with("certFile", "/etc/kubernetes/pki/apiserver-etcd-client.crt")
+        .with("keyFile", "/etc/kubernetes/pki/apiserver-etcd-client.key");
+    Some(Map::new().with("external", external))
 }
 
 /// kubeadm adds the node's name and address and the cluster's own names by itself, but neither 127.0.0.1
@@ -190,8 +203,16 @@ fn registration(spec: &NodeSpec, kubernetes: &Kubernetes, api: ConfigApi, env: &
         };
         taints.iter().map(taint).collect::<Vec<Map>>()
     });
-    // The kernel's configuration and the swap are the host's, and often cannot be seen.
-    let ignored = env.container.then(|| vec!["SystemVerification", "Swap"]);
+    let mut ignored = Vec::new();
+    if env.container {
+        // The kernel's configuration and the swap are the host's, and often cannot be seen.
+        ignored.extend(["SystemVerification", "Swap"]);
+    }
+    if spec.control_plane().is_some_and(|cp| cp.etcd.is_some()) {
+        // It asks every member, and a majority must be enough: kubeadm then only warns.
+        ignored.push("ExternalEtcdVersion");
+    }
+    let ignored = (!ignored.is_empty()).then_some(ignored);
     Map::new()
         .with("name", spec.name.as_str())
         .with("criSocket", env.cri_socket.as_str())

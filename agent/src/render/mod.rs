@@ -7,6 +7,7 @@ mod chrony;
 mod containerd;
 mod discovery;
 mod docker;
+mod etcd;
 mod haproxy;
 mod hosts;
 mod keepalived;
@@ -19,6 +20,10 @@ pub use chrony::chrony;
 pub use containerd::{ContainerdVersion, containerd, registry_hosts};
 pub use discovery::discovery_kubeconfig;
 pub use docker::{docker, docker_certificate, registry_logins};
+pub use etcd::{
+    ClusterState, ETCD_CLIENT_PORT, ETCD_DATA, ETCD_FILE, ETCD_PEER_PORT, ETCD_PKI, client_url, etcd,
+    peer_url,
+};
 pub use haproxy::{HEALTH_PATH, haproxy};
 pub use hosts::hosts;
 pub use keepalived::{keepalived, keepalived_check};

@@ -52,6 +52,9 @@ pub struct RoleFile {
     pub proxy: Option<Proxy>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub control_plane: Option<ControlPlane>,
+    /// Present on members of an external etcd cluster, and on control planes that use one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<Etcd>,
     /// Control planes and workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<BootstrapToken>,
@@ -146,7 +149,14 @@ pub struct ControlPlane {
     pub token_ttl_hours: u32,
 }
 
-/// PEM texts. A worker has only `ca`, a load balancer too (for its health checks).
+/// An external etcd cluster.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Etcd {
+    pub members: BTreeMap<DnsName, Ipv4Addr>,
+}
+
+/// PEM texts. A worker has only `ca`, a load balancer too (for its health checks); a member of an external
+/// etcd cluster has etcd's CA besides.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Pki {
     pub ca: String,
@@ -214,6 +224,7 @@ fn read(root: &mut Section<'_, '_>) -> Option<RoleFile> {
     let vrrp = root.section("vrrp").map(read_vrrp);
     let proxy = root.section("proxy").map(read_proxy);
     let control_plane = root.section("control_plane").map(read_control_plane);
+    let etcd = root.section("etcd").map(read_etcd);
     let token = root.optional_secret("token", RENDER);
     let pki = root.required_section("pki", RENDER).and_then(read_pki);
     Some(RoleFile {
@@ -238,6 +249,7 @@ fn read(root: &mut Section<'_, '_>) -> Option<RoleFile> {
         vrrp: flip(vrrp)?,
         proxy: flip(proxy)?,
         control_plane: flip(control_plane)?,
+        etcd: flip(etcd)?,
         token,
         pki: pki?,
     })
@@ -350,6 +362,12 @@ fn read_control_plane(mut s: Section<'_, '_>) -> Option<ControlPlane> {
         cert_sans: cert_sans.unwrap_or_default(),
         token_ttl_hours: token_ttl_hours?,
     })
+}
+
+fn read_etcd(mut s: Section<'_, '_>) -> Option<Etcd> {
+    let members: Option<BTreeMap<DnsName, Ipv4Addr>> = s.required("members", RENDER);
+    s.finish();
+    Some(Etcd { members: members? })
 }
 
 fn read_pki(mut s: Section<'_, '_>) -> Option<Pki> {

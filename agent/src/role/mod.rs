@@ -36,6 +36,7 @@ pub enum Role {
     ControlPlane(Box<ControlPlaneRole>),
     Worker(Box<Kubernetes>),
     LoadBalancer(Box<LoadBalancerRole>),
+    Etcd(Box<EtcdRole>),
 }
 
 /// What every machine with a kubelet needs.
@@ -67,6 +68,8 @@ pub struct ControlPlaneRole {
     /// Where the VIP may live on this machine (`stacked`).
     pub vrrp: Option<Vrrp>,
     pub proxy: Option<Proxy>,
+    /// The members of an external etcd cluster; `None` where etcd runs on the control planes.
+    pub etcd: Option<BTreeMap<DnsName, Ipv4Addr>>,
 }
 
 /// The CAs and the service-account keys that all control planes share, PEM.
@@ -87,12 +90,22 @@ pub struct LoadBalancerRole {
     pub proxy: Proxy,
 }
 
+/// A member of an external etcd cluster. It issues its own certificates, as kubeadm does for a local etcd.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EtcdRole {
+    /// All members, this one among them.
+    pub members: BTreeMap<DnsName, Ipv4Addr>,
+    pub ca: String,
+    pub ca_key: Secret,
+}
+
 impl NodeSpec {
     pub fn role_name(&self) -> RoleName {
         match self.role {
             Role::ControlPlane(_) => RoleName::ControlPlane,
             Role::Worker(_) => RoleName::Worker,
             Role::LoadBalancer(_) => RoleName::LoadBalancer,
+            Role::Etcd(_) => RoleName::Etcd,
         }
     }
 
@@ -100,7 +113,14 @@ impl NodeSpec {
         match &self.role {
             Role::ControlPlane(role) => Some(&role.kubernetes),
             Role::Worker(role) => Some(role),
-            Role::LoadBalancer(_) => None,
+            Role::LoadBalancer(_) | Role::Etcd(_) => None,
+        }
+    }
+
+    pub fn etcd(&self) -> Option<&EtcdRole> {
+        match &self.role {
+            Role::Etcd(role) => Some(role),
+            _ => None,
         }
     }
 
@@ -114,7 +134,7 @@ impl NodeSpec {
     pub fn vrrp(&self) -> Option<&Vrrp> {
         match &self.role {
             Role::ControlPlane(role) => role.vrrp.as_ref(),
-            Role::Worker(_) => None,
+            Role::Worker(_) | Role::Etcd(_) => None,
             Role::LoadBalancer(role) => Some(&role.vrrp),
         }
     }
@@ -122,7 +142,7 @@ impl NodeSpec {
     pub fn proxy(&self) -> Option<&Proxy> {
         match &self.role {
             Role::ControlPlane(role) => role.proxy.as_ref(),
-            Role::Worker(_) => None,
+            Role::Worker(_) | Role::Etcd(_) => None,
             Role::LoadBalancer(role) => Some(&role.proxy),
         }
     }
@@ -209,7 +229,10 @@ impl NodeSpec {
             findings.error(
                 key,
                 at(key),
-                format!("missing: a {role} needs it"),
+                match role {
+                    RoleName::Etcd => "missing: an etcd machine needs it".to_owned(),
+                    role => format!("missing: a {role} needs it"),
+                },
                 "render the seed again with `kindling render`",
             );
         };
@@ -258,7 +281,34 @@ impl NodeSpec {
                 "use another port for the endpoint, 8443 for instance",
             );
         }
+        if let Some(etcd) = &file.etcd
+            && file.role == RoleName::Etcd
+            && etcd.members.get(&file.name) != Some(&file.network.address.ip())
+        {
+            findings.error(
+                "etcd.members",
+                at("members"),
+                format!("does not name this node as {} {}", file.network.address.ip(), file.name),
+                "render the seed again with `kindling render`",
+            );
+        }
         let role = match file.role {
+            RoleName::Etcd => {
+                for (key, present) in [
+                    ("etcd", file.etcd.is_some()),
+                    ("pki.etcd_ca", file.pki.etcd_ca.is_some()),
+                    ("pki.etcd_ca_key", file.pki.etcd_ca_key.is_some()),
+                ] {
+                    if !present {
+                        missing(key, file.role);
+                    }
+                }
+                Role::Etcd(Box::new(EtcdRole {
+                    members: file.etcd?.members,
+                    ca: file.pki.etcd_ca.clone()?,
+                    ca_key: file.pki.etcd_ca_key.clone()?,
+                }))
+            }
             RoleName::LoadBalancer => {
                 if file.vrrp.is_none() {
                     missing("vrrp", file.role);
@@ -321,6 +371,7 @@ impl NodeSpec {
                         },
                         vrrp: file.vrrp,
                         proxy: file.proxy,
+                        etcd: file.etcd.map(|etcd| etcd.members),
                     }))
                 }
             }

@@ -419,6 +419,15 @@ pub enum RoleName {
     ControlPlane,
     Worker,
     LoadBalancer,
+    /// A member of an external etcd cluster.
+    Etcd,
+}
+
+impl RoleName {
+    /// Whether the machine is a Node of the cluster.
+    pub fn runs_kubelet(self) -> bool {
+        matches!(self, Self::ControlPlane | Self::Worker)
+    }
 }
 
 impl fmt::Display for RoleName {
@@ -427,6 +436,7 @@ impl fmt::Display for RoleName {
             Self::ControlPlane => "control-plane",
             Self::Worker => "worker",
             Self::LoadBalancer => "load-balancer",
+            Self::Etcd => "etcd",
         })
     }
 }

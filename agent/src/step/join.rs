@@ -54,9 +54,15 @@ pub struct Join {
 #[derive(Debug, Clone, PartialEq)]
 pub struct JoinControlPlane {
     pub pki: Vec<FileSpec>,
+    /// Its own etcd member; none where etcd runs on machines of its own, and nothing must be serial.
+    pub etcd: Option<JoinEtcd>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct JoinEtcd {
     pub phases: JoinPhases,
     /// For the manifest of an etcd member that was announced when the power was cut.
-    pub etcd_config: FileSpec,
+    pub config: FileSpec,
 }
 
 impl Join {
@@ -91,17 +97,21 @@ impl Join {
             cx.host.sync();
             set_stage(cx.host, Stage::Prepared)?;
         }
-        if let Some(control_plane) = &self.control_plane {
+        if let Some(etcd) = self.etcd() {
             if before < Some(Stage::Member) {
-                member::join(cx, control_plane)?;
+                member::join(cx, etcd)?;
                 cx.host.sync();
                 set_stage(cx.host, Stage::Member)?;
             }
-            for phase in control_plane.phases.rest {
+            for phase in etcd.phases.rest {
                 self.rest(cx, phase)?;
             }
         }
         Ok(before.map(|_| "completed what an interrupted run had begun".to_owned()))
+    }
+
+    fn etcd(&self) -> Option<&JoinEtcd> {
+        self.control_plane.as_ref()?.etcd.as_ref()
     }
 
     /// Everything that all machines may do at once: the whole join of a worker, that of a control plane up to its
@@ -123,7 +133,7 @@ impl Join {
         set_stage(cx.host, Stage::Begun)?;
         files::write(cx.host, &self.discovery)?;
         files::write(cx.host, &self.config)?;
-        let later = self.control_plane.as_ref().map_or("", |c| c.phases.later);
+        let later = self.etcd().map_or("", |etcd| etcd.phases.later);
         kubeadm::run(cx, "join", later, began)
     }
 

@@ -49,6 +49,7 @@ Port-6443,Port-10250,Port-10257,Port-10259,Port-2379,Port-2380";
 /// `kubeadm init` or `kubeadm join` with our configuration, with these phases left out (a list with commas);
 /// `again` over what an earlier run left.
 pub fn run(cx: &mut Context<'_>, verb: &str, skip: &str, again: bool) -> Result<(), StepError> {
+    super::certificates::before_kubeadm(cx)?;
     // Without it the node would not come back after a reboot.
     cx.host.run(&Command::new("systemctl", ["enable", "kubelet.service"]))?;
     let mut args = vec![verb.to_owned(), "--config".into(), crate::plan::KUBEADM_FILE.into()];

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::join::JoinControlPlane;
+use super::join::JoinEtcd;
 use super::{Context, files, kubeadm};
 use crate::access::Access;
 use crate::error::StepError;
@@ -26,7 +26,7 @@ const REMOVED: &str = "/var/lib/kindling/etcd-removed";
 const MOST_REMOVALS: usize = 3;
 
 /// Adds this machine's etcd member, or completes what an interrupted run had begun, and waits until it runs.
-pub fn join(cx: &mut Context<'_>, join: &JoinControlPlane) -> Result<(), StepError> {
+pub fn join(cx: &mut Context<'_>, join: &JoinEtcd) -> Result<(), StepError> {
     let (host, spec) = (cx.host, cx.spec);
     let role = spec.control_plane().expect("only control planes have etcd members");
     let etcd = Etcd::new(host, role)?;
@@ -97,12 +97,7 @@ fn announced_before(cx: &mut Context<'_>, etcd: &Etcd<'_>) -> Result<Option<Vec<
 }
 
 /// Under the lock.
-fn add(
-    cx: &mut Context<'_>,
-    etcd: &Etcd<'_>,
-    join: &JoinControlPlane,
-    lock: &Lock<'_>,
-) -> Result<(), StepError> {
+fn add(cx: &mut Context<'_>, etcd: &Etcd<'_>, join: &JoinEtcd, lock: &Lock<'_>) -> Result<(), StepError> {
     let teller = wait_for_the_others(cx, etcd, lock)?;
     let (host, spec) = (cx.host, cx.spec);
     let now = etcd.members(teller).unwrap_or_default();
@@ -171,22 +166,18 @@ fn remove_own(etcd: &Etcd<'_>, teller: Ipv4Addr, own: &Member) -> Result<(), Ste
 
 /// The manifest that kubeadm would have written, from the members that the others know: kubeadm itself asks the API for
 /// them, and the API needs this member.
-fn write_manifest(
-    cx: &mut Context<'_>,
-    join: &JoinControlPlane,
-    members: &[Member],
-) -> Result<(), StepError> {
+fn write_manifest(cx: &mut Context<'_>, join: &JoinEtcd, members: &[Member]) -> Result<(), StepError> {
     let (host, spec) = (cx.host, cx.spec);
     // A kubelet that sees the manifest before it is complete would start another cluster.
     host.run(&Command::new("systemctl", ["stop", "kubelet.service"]))?;
-    files::write(host, &join.etcd_config)?;
-    let path = join.etcd_config.path.display().to_string();
+    files::write(host, &join.config)?;
+    let path = join.config.path.display().to_string();
     host.run(&Command::new("kubeadm", ["init", "phase", "etcd", "local", "--config", &path]))?;
     let text = read_text(host, kubeadm::ETCD_MANIFEST).unwrap_or_default();
     let manifest = Path::new(kubeadm::ETCD_MANIFEST);
     host.write(manifest, of_existing_cluster(&text, spec, members).as_bytes(), 0o600)
         .map_err(|e| StepError::file("write", manifest, &e))?;
-    host.remove(&join.etcd_config.path).map_err(|e| StepError::file("remove", &join.etcd_config.path, &e))?;
+    host.remove(&join.config.path).map_err(|e| StepError::file("remove", &join.config.path, &e))?;
     host.run(&Command::new("systemctl", ["start", "kubelet.service"]))?;
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! The kinds of steps, one file each: every one looks before it acts.
 
 pub mod addons;
+pub mod certificates;
+pub mod etcd;
+pub mod etcd_health;
 pub mod files;
 pub mod images;
 pub mod init;
@@ -57,6 +60,8 @@ impl Step {
             Action::SwapOff => kernel::look_swap(cx),
             Action::Service(service) => service.look(cx),
             Action::Images => images::look(cx),
+            Action::Certificates(certificates) => certificates.look(cx),
+            Action::Etcd(member) => member.look(cx),
             Action::Init(init) => init.look(cx),
             Action::Join(join) => join.look(cx),
             Action::Addons(addons) => addons.look(cx),
@@ -78,6 +83,8 @@ impl Step {
             Action::SwapOff => kernel::act_swap(cx),
             Action::Service(service) => service.act(cx),
             Action::Images => images::act(cx),
+            Action::Certificates(certificates) => certificates.act(cx),
+            Action::Etcd(member) => member.act(cx),
             Action::Init(init) => init.act(cx),
             Action::Join(join) => join.act(cx),
             Action::Addons(addons) => addons.act(cx),
@@ -92,6 +99,8 @@ impl Step {
             Action::Files(list) => list.iter().collect(),
             Action::Kernel(kernel) => kernel.files.iter().collect(),
             Action::Service(service) => service.files.iter().collect(),
+            Action::Certificates(certificates) => certificates.files.iter().collect(),
+            Action::Etcd(member) => vec![&member.config],
             Action::Init(init) => vec![&init.config],
             Action::Join(join) => vec![&join.discovery, &join.config],
             _ => Vec::new(),
@@ -106,6 +115,8 @@ impl Step {
             }
             Action::SwapOff => vec!["swapoff --all".into()],
             Action::Service(service) => vec![format!("systemctl enable --now {}", service.unit)],
+            Action::Certificates(certificates) => certificates.commands(),
+            Action::Etcd(_) => vec!["systemctl enable --now etcd.service".into()],
             Action::Init(_) => vec![format!("kubeadm init --config {}", crate::plan::KUBEADM_FILE)],
             Action::Join(_) => vec![format!("kubeadm join --config {}", crate::plan::KUBEADM_FILE)],
             Action::Addons(addons) => {

@@ -6,6 +6,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::etcd_health::Healthy;
 use super::{Context, Found, kubeadm};
 use crate::error::StepError;
 use crate::host::{Command, Host, read_text};
@@ -26,6 +27,7 @@ pub enum Ready {
         network_addon: bool,
     },
     Services(Vec<&'static str>),
+    Etcd(Healthy),
 }
 
 impl Ready {
@@ -42,7 +44,11 @@ impl Ready {
         let mut silent = |_: &str| {};
         wait(
             host,
-            Patience::seconds(spec.deadlines.ready),
+            Patience::seconds(match self {
+                // Not this machine's own: it may be powered on much later.
+                Self::Etcd(healthy) if healthy.own.is_none() => spec.deadlines.cluster,
+                _ => spec.deadlines.ready,
+            }),
             cx.waiting,
             || self.state(&mut Context { host, spec, completed, interrupted, waiting: &mut silent }),
             |reason| {
@@ -51,6 +57,7 @@ impl Ready {
                         "`journalctl -b -u kubelet` says why; `kubectl describe node` shows the Node's conditions"
                     }
                     Self::Services(_) => "`systemctl status haproxy keepalived` says why",
+                    Self::Etcd(healthy) => healthy.remedy(),
                 };
                 StepError::passing(reason, remedy)
             },
@@ -67,6 +74,7 @@ impl Ready {
                 }
                 Attempt::Ready(None)
             }
+            Self::Etcd(healthy) => healthy.state(cx.host),
             Self::Node { name, network_addon } => node_state(cx.host, cx.spec, name, *network_addon),
         }
     }

@@ -66,7 +66,7 @@ pub struct Machine {
 
 impl Machine {
     pub fn is_kubernetes_node(&self) -> bool {
-        self.role != RoleName::LoadBalancer
+        self.role.runs_kubelet()
     }
 }
 
@@ -124,7 +124,9 @@ impl UpPlan {
 fn machine(cluster: &Cluster, options: &UpOptions, index: usize, node: &Node) -> Machine {
     let memory_mb = match node.role {
         RoleName::ControlPlane => options.memory_mb,
-        RoleName::Worker | RoleName::LoadBalancer => options.worker_memory_mb.unwrap_or(options.memory_mb),
+        RoleName::Worker | RoleName::LoadBalancer | RoleName::Etcd => {
+            options.worker_memory_mb.unwrap_or(options.memory_mb)
+        }
     };
     Machine {
         index,

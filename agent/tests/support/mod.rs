@@ -37,8 +37,16 @@ cp3 = { role = "control-plane", address = "10.0.0.13/24" }
 w1 = { role = "worker", address = "10.0.0.21/24", labels = { zone = "a" } }
 "#;
 
+/// `xcp1` is cp1 of the same cluster with an external etcd.
 pub fn spec(node: &str) -> NodeSpec {
-    let text = if node.starts_with("ha") {
+    let external = node.starts_with("etcd") || node.starts_with('x');
+    let node = node.trim_start_matches('x');
+    let text = if external {
+        CLUSTER.replace("ENDPOINT", "stacked").replace("PORT", "6443")
+            + "etcd1 = { role = \"etcd\", address = \"10.0.0.41/24\" }\n\
+               etcd2 = { role = \"etcd\", address = \"10.0.0.42/24\" }\n\
+               etcd3 = { role = \"etcd\", address = \"10.0.0.43/24\" }\n"
+    } else if node.starts_with("ha") {
         CLUSTER.replace("ENDPOINT", "load-balancer").replace("PORT", "6443")
             + "ha1 = { role = \"load-balancer\", address = \"10.0.0.31/24\" }\n\
                ha2 = { role = \"load-balancer\", address = \"10.0.0.32/24\" }\n"
@@ -65,6 +73,7 @@ pub fn facts(spec: &NodeSpec, host: &Fake) -> Facts {
         machine_id: Some("0123456789abcdef0123456789abcdef".into()),
         kubeadm: Some("v1.32.3".parse().expect("a version")),
         containerd: Some((1, 7)),
+        etcd: true,
         addons: vec!["flannel".into()],
         kindling_began: earlier(host).is_some(),
         ..Facts::default()
@@ -88,10 +97,11 @@ pub fn run(spec: &NodeSpec, host: &Fake) -> Status {
 pub fn machine(node: &str) -> Fake {
     let host = Fake::new();
     // A worker and a joining control plane find a cluster that others made.
-    let joins = matches!(node, "cp2" | "w1");
+    let joins = matches!(node, "cp2" | "xcp2" | "w1");
     host.cluster_is_up.set(joins);
     if joins {
         host.cluster.borrow_mut().members = vec![("cp1".into(), "https://10.0.0.11:2380".into())];
     }
+    host.etcd_is_up.set(node.starts_with('x'));
     host
 }

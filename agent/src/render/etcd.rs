@@ -1,0 +1,115 @@
+//! /etc/default/etcd: the environment that Debian's and Ubuntu's etcd.service reads
+//! (<https://etcd.io/docs/v3.5/op-guide/configuration/>). etcd passes over variables that it does not
+//! know, so one file serves 3.4, 3.5 and 3.6.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+
+use super::WRITTEN_BY;
+use crate::role::NodeSpec;
+use crate::role::types::DnsName;
+
+pub const ETCD_FILE: &str = "/etc/default/etcd";
+/// 2750 and of the group etcd, whose only user etcd runs as: a key written into it with mode 0640 is
+/// readable by etcd and root, without a moment in which it is not.
+pub const ETCD_PKI: &str = "/etc/etcd/pki";
+pub const ETCD_DATA: &str = "/var/lib/etcd";
+pub const ETCD_CLIENT_PORT: u16 = 2379;
+pub const ETCD_PEER_PORT: u16 = 2380;
+
+/// What etcd does where it finds no data; where it finds data, it goes by that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterState {
+    /// All members start together.
+    New,
+    /// Members that run already know this one.
+    Existing,
+}
+
+/// `members` are all of the cluster: where it exists already, exactly those that it says it has.
+pub fn etcd(spec: &NodeSpec, members: &BTreeMap<DnsName, Ipv4Addr>, state: ClusterState) -> String {
+    let address = spec.address();
+    let initial: Vec<String> = members.iter().map(|(name, ip)| format!("{name}={}", peer_url(*ip))).collect();
+    let mut text = String::from(WRITTEN_BY);
+    let mut group = |comment: &str, variables: &[(&str, String)]| {
+        text.push('\n');
+        if !comment.is_empty() {
+            let _ = writeln!(text, "# {comment}");
+        }
+        for (name, value) in variables {
+            let _ = writeln!(text, "ETCD_{name}=\"{value}\"");
+        }
+    };
+    let pki = |file: &str| format!("{ETCD_PKI}/{file}");
+    group(
+        "",
+        &[
+            ("NAME", spec.name.to_string()),
+            ("DATA_DIR", ETCD_DATA.to_owned()),
+            ("LISTEN_PEER_URLS", peer_url(address)),
+            ("LISTEN_CLIENT_URLS", format!("https://127.0.0.1:{ETCD_CLIENT_PORT},{}", client_url(address))),
+            ("LISTEN_METRICS_URLS", "http://127.0.0.1:2381".to_owned()),
+            ("INITIAL_ADVERTISE_PEER_URLS", peer_url(address)),
+            ("ADVERTISE_CLIENT_URLS", client_url(address)),
+        ],
+    );
+    let state = match state {
+        ClusterState::New => "new",
+        ClusterState::Existing => "existing",
+    };
+    group(
+        "Read only where there is no data.",
+        &[
+            ("INITIAL_CLUSTER", initial.join(",")),
+            ("INITIAL_CLUSTER_TOKEN", spec.cluster.to_string()),
+            ("INITIAL_CLUSTER_STATE", state.to_owned()),
+        ],
+    );
+    group(
+        "Whoever has no certificate of etcd's own CA gets no answer. Files are read at every handshake.",
+        &[
+            ("TRUSTED_CA_FILE", pki("ca.crt")),
+            ("CERT_FILE", pki("server.crt")),
+            ("KEY_FILE", pki("server.key")),
+            ("CLIENT_CERT_AUTH", "true".to_owned()),
+            ("PEER_TRUSTED_CA_FILE", pki("ca.crt")),
+            ("PEER_CERT_FILE", pki("peer.crt")),
+            ("PEER_KEY_FILE", pki("peer.key")),
+            ("PEER_CLIENT_CERT_AUTH", "true".to_owned()),
+        ],
+    );
+    group(
+        "Twice etcd's defaults: a virtual machine that is paused for a second, as a live migration does, costs no\n\
+         # election. PRE_VOTE: a member that comes back does not unseat a leader that works.",
+        &[
+            ("HEARTBEAT_INTERVAL", "200".to_owned()),
+            ("ELECTION_TIMEOUT", "2000".to_owned()),
+            ("PRE_VOTE", "true".to_owned()),
+        ],
+    );
+    group(
+        "8 GiB, the most that etcd recommends: at its default of 2 GiB a large cluster stops taking writes. The API\n\
+         # servers compact every five minutes; etcd's own compaction would only take history from their watches.",
+        &[("QUOTA_BACKEND_BYTES", (8_u64 << 30).to_string()), ("AUTO_COMPACTION_RETENTION", "0".to_owned())],
+    );
+    group(
+        "As kubeadm starts etcd.",
+        &[
+            ("SNAPSHOT_COUNT", "10000".to_owned()),
+            ("EXPERIMENTAL_INITIAL_CORRUPT_CHECK", "true".to_owned()),
+            ("EXPERIMENTAL_WATCH_PROGRESS_NOTIFY_INTERVAL", "5s".to_owned()),
+            ("LOGGER", "zap".to_owned()),
+        ],
+    );
+    text
+}
+
+/// Also the form in which etcd's list of members has it.
+pub fn peer_url(ip: Ipv4Addr) -> String {
+    format!("https://{ip}:{ETCD_PEER_PORT}")
+}
+
+pub fn client_url(ip: Ipv4Addr) -> String {
+    format!("https://{ip}:{ETCD_CLIENT_PORT}")
+}
