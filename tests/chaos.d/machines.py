@@ -22,8 +22,8 @@ def run(*command, check=True, timeout=120):
 
 
 class Machines:
-    def __init__(self, folder, nodes, kubectl):
-        self.folder, self.nodes, self.kubectl_path = folder, nodes, kubectl
+    def __init__(self, folder, nodes, endpoint, kubectl):
+        self.folder, self.nodes, self.endpoint, self.kubectl_path = folder, nodes, endpoint, kubectl
         self.state = folder / "state"
         self.names = list(nodes)
         self.control_planes = [name for name, node in nodes.items() if node["role"] == "control-plane"]
@@ -105,9 +105,9 @@ class Machines:
     # What the cluster shows.
 
     def kubectl(self, *arguments, server=None):
-        command = [self.kubectl_path, "--kubeconfig", self.folder / "seeds/admin.conf", "--request-timeout=10s"]
-        if server:
-            command += ["--server", f"https://{server}:6443", "--tls-server-name", "kubernetes"]
+        # Nobody resolves the endpoint's name on the bridge.
+        command = [self.kubectl_path, "--kubeconfig", self.folder / "seeds/admin.conf", "--request-timeout=10s",
+                   "--server", f"https://{server or self.endpoint}", "--tls-server-name", "kubernetes"]
         return self.on_the_bridge(*command, *arguments, timeout=30)
 
     def wrong(self):
@@ -122,7 +122,7 @@ class Machines:
             if members != sorted(self.control_planes):
                 return f"etcd members, asked at {name}: {members}"
         uids = {self.kubectl("get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}",
-                             server=self.nodes[name]["address"]) for name in self.control_planes}
+                             server=f"{self.nodes[name]['address']}:6443") for name in self.control_planes}
         if len(uids) != 1:
             return f"kube-system has {len(uids)} UIDs"
         for name in self.names:
