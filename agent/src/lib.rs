@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod apply;
 pub mod cluster;
+pub mod endpoint;
 pub mod error;
 pub mod facts;
 pub mod host;

@@ -55,9 +55,6 @@ impl FileSpec {
     pub fn secret(path: impl Into<PathBuf>, content: impl Into<String>) -> Self {
         Self { path: path.into(), mode: 0o600, content: content.into(), secret: true }
     }
-    pub fn script(path: impl Into<PathBuf>, content: impl Into<String>) -> Self {
-        Self { mode: 0o755, ..Self::public(path, content) }
-    }
 }
 
 impl fmt::Debug for FileSpec {
@@ -75,6 +72,9 @@ impl fmt::Debug for FileSpec {
 pub const CA_FILE: &str = "/etc/kindling/ca.crt";
 pub const KUBEADM_FILE: &str = "/etc/kindling/kubeadm.yaml";
 pub const DISCOVERY_FILE: &str = "/etc/kindling/discovery.conf";
+
+/// Runs [`crate::endpoint`].
+const WATCHER: &str = "kindling-endpoint.service";
 
 /// The bring-up of a node, in the order in which it happens.
 pub fn plan(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
@@ -214,11 +214,12 @@ fn endpoint(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
     if spec.vrrp().is_some() {
         // Preflight refuses a machine without its address, so the fallback is never applied.
         let interface = facts.interface_of(spec.address()).unwrap_or("eth0");
-        let mut files =
-            vec![FileSpec::secret("/etc/keepalived/keepalived.conf", render::keepalived(spec, interface))];
-        files.extend(
-            render::keepalived_check(spec).map(|text| FileSpec::script("/etc/kindling/check-endpoint", text)),
-        );
+        if let Some(text) = render::watched(spec) {
+            let service = Service::new(WATCHER, vec![FileSpec::public(crate::endpoint::CONFIG_FILE, text)]);
+            steps.push(step("endpoint", "what decides who holds the VIP", Action::Service(service)));
+        }
+        let files =
+            vec![FileSpec::public("/etc/keepalived/keepalived.conf", render::keepalived(spec, interface))];
         let service = Service::new("keepalived.service", files)
             .checked_by("keepalived", &["--config-test", "--use-file"]);
         let vip = spec.endpoint.vip.map(|v| v.to_string()).unwrap_or_default();
@@ -302,10 +303,10 @@ fn ready(spec: &NodeSpec) -> Step {
             let ready = Ready::Node { name: spec.name.clone(), network_addon: !kubernetes.addons.is_empty() };
             step("ready", format!("Node {} is Ready", spec.name), Action::Ready(ready))
         }
-        None => step(
-            "ready",
-            "haproxy and keepalived run",
-            Action::Ready(Ready::Services(vec!["haproxy.service", "keepalived.service"])),
-        ),
+        None => {
+            let watcher = render::watched(spec).map(|_| WATCHER);
+            let services = ["haproxy.service", "keepalived.service"].into_iter().chain(watcher).collect();
+            step("ready", "haproxy and keepalived run", Action::Ready(Ready::Services(services)))
+        }
     }
 }

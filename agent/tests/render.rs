@@ -73,8 +73,8 @@ fn rendered(spec: &NodeSpec) -> BTreeMap<String, String> {
     if spec.vrrp().is_some() {
         add("keepalived.conf", render::keepalived(spec, "eth0"));
     }
-    if let Some(text) = render::keepalived_check(spec) {
-        add("check-endpoint", text);
+    if let Some(text) = render::watched(spec) {
+        add("endpoint.toml", text);
     }
     if spec.proxy().is_some() {
         add("haproxy.cfg", render::haproxy(spec));

@@ -51,6 +51,9 @@ fn ip(args: &str) {
     assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Paths below /etc, and texts.
+pub type Files = Vec<(&'static str, String)>;
+
 pub struct World {
     prefix: String,
     scratch: PathBuf,
@@ -130,21 +133,22 @@ impl World {
         ip(&format!("-n {} link set {name} {state}", self.namespace("switch")));
     }
 
-    /// Writes what the agent would write for the endpoint below FOLDER/etc.
-    fn endpoint_files(&self, spec: &NodeSpec, folder: &Path) {
-        let mut files = vec![("kindling/ca.crt", self.secrets.ca.certificate.clone(), 0o644)];
-        files.extend(spec.proxy().map(|_| ("haproxy/haproxy.cfg", render::haproxy(spec), 0o600)));
-        if spec.vrrp().is_some() {
-            files.push(("keepalived/keepalived.conf", render::keepalived(spec, "eth0"), 0o600));
-        }
-        files.extend(render::keepalived_check(spec).map(|text| ("kindling/check-endpoint", text, 0o755)));
-        let etc = folder.join("etc");
+    /// What the agent would write for the endpoint, below /etc.
+    fn endpoint_files(&self, spec: &NodeSpec) -> Files {
+        let mut files = vec![("kindling/ca.crt", self.secrets.ca.certificate.clone())];
+        files.extend(spec.proxy().map(|_| ("haproxy/haproxy.cfg", render::haproxy(spec))));
+        files.extend(spec.vrrp().map(|_| ("keepalived/keepalived.conf", render::keepalived(spec, "eth0"))));
+        files.extend(render::watched(spec).map(|text| ("kindling/endpoint.toml", text)));
+        files
+    }
+
+    fn write_files(&self, files: &Files, folder: &Path) {
         fs::create_dir_all(folder.join("live")).unwrap();
-        for (name, text, mode) in files {
-            let path = etc.join(name);
+        for (name, text) in files {
+            let path = folder.join("etc").join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         }
     }
 
@@ -153,7 +157,7 @@ impl World {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace(name), "unshare"]);
         command.args(["--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]);
-        command.arg(script).arg(folder);
+        command.arg(script).arg(folder).env("KINDLING", env!("CARGO_BIN_EXE_kindling"));
         command
     }
 
@@ -161,15 +165,23 @@ impl World {
     pub fn run(&self, name: &str, spec: &NodeSpec, command: &[&str]) -> Output {
         let folder = self.scratch.join(format!("{name}-run"));
         let _ = fs::remove_dir_all(&folder);
-        self.endpoint_files(spec, &folder);
+        self.write_files(&self.endpoint_files(spec), &folder);
         self.machine_command(name, &folder).args(command).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// Starts what holds the endpoint on this node.
+    /// Starts what holds the endpoint on this node, in the agent's order.
     pub fn start(&mut self, spec: &NodeSpec) {
-        let name = spec.name.as_str();
+        let files = self.endpoint_files(spec);
+        let mut daemons: Vec<&str> = spec.proxy().map(|_| "haproxy").into_iter().collect();
+        daemons.extend(render::watched(spec).map(|_| "endpoint"));
+        daemons.push("keepalived");
+        self.boot(spec.name.as_str(), &files, &daemons);
+    }
+
+    /// Starts a machine with these files and daemons.
+    pub fn boot(&mut self, name: &str, files: &Files, daemons: &[&str]) {
         let folder = self.scratch.join(name);
-        self.endpoint_files(spec, &folder);
+        self.write_files(files, &folder);
         let log = fs::File::create(folder.join("log")).unwrap();
         let child = self
             .machine_command(name, &folder)
@@ -179,10 +191,9 @@ impl World {
             .spawn()
             .unwrap();
         self.processes.insert(name.to_owned(), child);
-        if spec.proxy().is_some() {
-            self.tell(name, "start haproxy");
+        for daemon in daemons {
+            self.tell(name, &format!("start {daemon}"));
         }
-        self.tell(name, "start keepalived");
     }
 
     /// Starts the node's API server.
@@ -244,6 +255,23 @@ impl World {
         self.cluster.vip_holders().map(|n| n.name.to_string()).filter(|name| has(name)).collect()
     }
 
+    /// How often a machine has claimed the VIP since it was started.
+    pub fn claims(&self, name: &str) -> usize {
+        let log = fs::read_to_string(self.scratch.join(name).join("log")).unwrap_or_default();
+        log.matches("Entering MASTER STATE").count()
+    }
+
+    /// Two machines that do not reach each other, while everybody else reaches both.
+    pub fn part(&self, a: &str, b: &str, apart: bool) {
+        for (from, to) in [(a, b), (b, a)] {
+            let to = self.cluster.node(to).unwrap().address.ip();
+            // Frames for a MAC address that nobody has are lost.
+            let how = if apart { "replace" } else { "del" };
+            let nobody = "lladdr 02:00:00:00:00:01 nud permanent";
+            ip(&format!("-n {} neigh {how} {to} dev eth0 {nobody}", self.namespace(from)));
+        }
+    }
+
     /// A new connection from `client` to the VIP: the name of the API server that answers, verified
     /// against the cluster's CA.
     pub fn ask(&self, client: &str) -> Result<String, String> {
@@ -256,7 +284,7 @@ impl World {
     }
 
     /// Runs `work` in a thread of the machine's network namespace.
-    fn inside<T: Send>(&self, machine: &str, work: impl FnOnce() -> T + Send) -> T {
+    pub fn inside<T: Send>(&self, machine: &str, work: impl FnOnce() -> T + Send) -> T {
         let namespace = fs::File::open(format!("/run/netns/{}", self.namespace(machine))).unwrap();
         std::thread::scope(|scope| {
             let thread = scope.spawn(move || {

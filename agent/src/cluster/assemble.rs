@@ -33,7 +33,7 @@ pub fn assemble(draft: Draft) -> Option<Cluster> {
     let vip = endpoint.vip.map(|vip| Vip {
         address: vip.value,
         vrid: vrrp.as_ref().and_then(|v| v.vrid).unwrap_or_else(|| default_vrid(&name)),
-        advert_ms: vrrp.as_ref().and_then(|v| v.advert_ms).unwrap_or(200),
+        advert_ms: vrrp.as_ref().and_then(|v| v.advert_ms).unwrap_or(100),
     });
     let host = match (endpoint.host, vip) {
         (Some(host), _) => host.value,

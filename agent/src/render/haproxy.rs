@@ -41,7 +41,8 @@ defaults
     log global
     option log-health-checks
     option dontlognull
-    timeout connect 1s
+    # On one network a connection takes a millisecond; what is not answered goes to another control plane.
+    timeout connect 500ms
     timeout client 30s
     timeout server 30s
 
@@ -87,7 +88,9 @@ frontend statistics
     mode http
     bind :{stats_port}
     timeout http-request 5s
-    # Asked by keepalived's check on this machine.
+    option httplog
+    option dontlog-normal
+    # Asked many times a second by Kindling's watcher on this machine.
     monitor-uri {HEALTH_PATH}
     monitor fail if {{ nbsrv(control-planes) lt 1 }}
     http-request auth realm Kindling unless {{ http_auth(administrators) }}
