@@ -8,7 +8,9 @@ use crate::preflight;
 use crate::render;
 use crate::role::types::{DnsName, KubernetesVersion, RuntimeName};
 use crate::role::{Kubernetes, NodeSpec, Role};
-use crate::step::{addons::Addons, init::Init, join::Join, kernel::Kernel, ready::Ready, service::Service};
+use crate::step::{
+    addons::Addons, init::Init, join::Join, kernel::Kernel, ready::Ready, service::Service, vip::VipFree,
+};
 
 /// A step is comparable data, so a plan can be printed, compared with a golden file, and resumed.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +31,8 @@ pub enum Action {
     /// Swap off now and after every reboot.
     SwapOff,
     Service(Service),
+    /// Nobody else holds the VIP, before it is claimed.
+    VipFree(VipFree),
     /// Preloaded images pinned, archives imported.
     Images,
     Init(Box<Init>),
@@ -211,9 +215,12 @@ fn endpoint(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
         .checked_by("haproxy", &["-c", "-q", "-f"]);
         steps.push(step("haproxy", "haproxy in front of the API servers", Action::Service(service)));
     }
-    if spec.vrrp().is_some() {
+    if let (Some(vrrp), Some(vip)) = (spec.vrrp(), spec.endpoint.vip) {
         // Preflight refuses a machine without its address, so the fallback is never applied.
         let interface = facts.interface_of(spec.address()).unwrap_or("eth0");
+        let question =
+            VipFree { interface: interface.into(), vip, vrid: vrrp.vrid, peers: vrrp.peers.clone() };
+        steps.push(step("vip", format!("nobody else holds {vip}"), Action::VipFree(question)));
         if let Some(text) = render::watched(spec) {
             let service = Service::new(WATCHER, vec![FileSpec::public(crate::endpoint::CONFIG_FILE, text)]);
             steps.push(step("endpoint", "what decides who holds the VIP", Action::Service(service)));
@@ -222,7 +229,6 @@ fn endpoint(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
             vec![FileSpec::public("/etc/keepalived/keepalived.conf", render::keepalived(spec, interface))];
         let service = Service::new("keepalived.service", files)
             .checked_by("keepalived", &["--config-test", "--use-file"]);
-        let vip = spec.endpoint.vip.map(|v| v.to_string()).unwrap_or_default();
         steps.push(step("keepalived", format!("keepalived for {vip}"), Action::Service(service)));
     }
     steps

@@ -9,8 +9,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use kindling::error::StepError;
+use kindling::host::linux::Linux;
 use kindling::input::Source;
 use kindling::role::NodeSpec;
+use kindling::step::vip::VipFree;
+use kindling::step::{Context, Found};
 use nix::sys::signal::Signal;
 use world::{Certificate, World};
 
@@ -233,4 +237,75 @@ fn a_single_control_plane_holds_its_vip_without_peers() {
     wait_for_holder(&world, &["cp1"], "its API server does not run yet");
     world.serve(&spec, Certificate::Own);
     wait_for_answers(&world, &["cp1"], "its API server runs");
+}
+
+/// What the agent finds on `lb1` before it claims the VIP.
+fn is_the_vip_free(world: &World) -> Result<Found, StepError> {
+    let spec = world.spec("lb1");
+    let vrrp = spec.vrrp().unwrap();
+    let question = VipFree {
+        interface: "eth0".into(),
+        vip: spec.endpoint.vip.unwrap(),
+        vrid: vrrp.vrid,
+        peers: vrrp.peers.clone(),
+    };
+    world.inside("lb1", || {
+        question.look(&mut Context {
+            host: &Linux::default(),
+            spec: &spec,
+            completed: false,
+            interrupted: false,
+            waiting: &mut |_| (),
+        })
+    })
+}
+
+#[test]
+fn a_foreign_owner_of_the_vip_is_found_and_a_peer_is_not() {
+    if world::possible().is_none() {
+        return;
+    }
+    let mut world = World::new(LOAD_BALANCED);
+    world.plug_node("lb1");
+    assert_eq!(is_the_vip_free(&world), Ok(Found::matches()), "nobody has it");
+
+    let peer = world.plug_node("lb2");
+    world.start(&peer);
+    wait_for_holder(&world, &["lb2"], "a peer holds the VIP");
+    assert_eq!(is_the_vip_free(&world), Ok(Found::matches()), "a peer has it");
+
+    world.kill("lb2");
+    world.plug("foreign", "10.77.0.10/24");
+    let error = is_the_vip_free(&world).unwrap_err();
+    let mac = format!("10.77.0.10 is in use already: {} answers for it", world.mac("foreign"));
+    assert!(error.retry && error.cause.contains(&mac), "{error}");
+}
+
+#[test]
+fn a_foreign_vrrp_group_with_the_same_identifier_is_found() {
+    if world::possible().is_none() {
+        return;
+    }
+    let mut world = World::new(LOAD_BALANCED);
+    let spec = world.plug_node("lb1");
+    let vrid = spec.vrrp().unwrap().vrid;
+    world.plug("stranger", "10.77.0.66/24");
+    let speak = |world: &mut World, vrid: u8, version: u8, how: &str| {
+        let text = format!(
+            "global_defs {{\n vrrp_version {version}\n script_user root\n}}\n\
+             vrrp_instance other {{\n state MASTER\n interface eth0\n virtual_router_id {vrid}\n\
+             priority 100\n advert_int 1\n {how}\n virtual_ipaddress {{\n 10.77.0.67/32\n }}\n}}\n"
+        );
+        world.boot("stranger", &vec![("keepalived/keepalived.conf", text)], &["keepalived"]);
+        world.wait_for("the stranger speaks", || world.claims("stranger") > 0);
+    };
+    for (version, how) in [(2, ""), (3, "unicast_peer {\n 10.77.0.2\n }")] {
+        speak(&mut world, vrid.0, version, how);
+        let error = is_the_vip_free(&world).unwrap_err();
+        let says = format!("VRRP with this cluster's VRID {vrid}: 10.77.0.66 (version {version})");
+        assert!(error.retry && error.cause.contains(&says), "{error}");
+        world.kill("stranger");
+    }
+    speak(&mut world, if vrid.0 == 1 { 2 } else { 1 }, 2, "");
+    assert_eq!(is_the_vip_free(&world), Ok(Found::matches()), "another identifier");
 }

@@ -255,6 +255,13 @@ impl World {
         self.cluster.vip_holders().map(|n| n.name.to_string()).filter(|name| has(name)).collect()
     }
 
+    pub fn mac(&self, machine: &str) -> String {
+        let args = ["-n", &self.namespace(machine), "-o", "link", "show", "dev", "eth0"];
+        let output = Command::new("ip").args(args).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned()
+    }
+
     /// How often a machine has claimed the VIP since it was started.
     pub fn claims(&self, name: &str) -> usize {
         let log = fs::read_to_string(self.scratch.join(name).join("log")).unwrap_or_default();

@@ -9,6 +9,7 @@ pub mod kernel;
 pub mod kubeadm;
 pub mod ready;
 pub mod service;
+pub mod vip;
 
 use crate::error::StepError;
 use crate::host::Host;
@@ -53,6 +54,7 @@ impl Step {
             Action::Kernel(kernel) => kernel.look(cx),
             Action::SwapOff => kernel::look_swap(cx),
             Action::Service(service) => service.look(cx),
+            Action::VipFree(question) => question.look(cx),
             Action::Images => images::look(cx),
             Action::Init(init) => init.look(cx),
             Action::Join(join) => join.look(cx),
@@ -65,7 +67,7 @@ impl Step {
     /// Does what [`Step::look`] found missing. Returns a remark.
     pub fn act(&self, cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
         match &self.action {
-            Action::Preflight(_) => Ok(None),
+            Action::Preflight(_) | Action::VipFree(_) => Ok(None),
             Action::Hostname(name) => files::act_hostname(name, cx),
             Action::Files(list) => files::act(list, cx),
             Action::Timezone(zone) => files::act_timezone(zone, cx),
