@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::facts::Facts;
 use crate::preflight;
 use crate::render;
-use crate::role::types::{DnsName, KubernetesVersion, RuntimeName};
+use crate::role::types::{DnsName, KubernetesVersion, ProxyKind, RuntimeName};
 use crate::role::{Kubernetes, NodeSpec, Role};
 use crate::step::{
     addons::Addons, init::Init, join::Join, kernel::Kernel, ready::Ready, service::Service, vip::VipFree,
@@ -204,16 +204,25 @@ fn runtime(kubernetes: &Kubernetes, facts: &Facts) -> Step {
     }
 }
 
-/// haproxy and keepalived, where the endpoint lives on this machine.
+/// The proxy and keepalived, where the endpoint lives on this machine.
 fn endpoint(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
     let mut steps = Vec::new();
-    if spec.proxy().is_some() {
-        let service = Service::new(
-            "haproxy.service",
-            vec![FileSpec::secret("/etc/haproxy/haproxy.cfg", render::haproxy(spec))],
-        )
-        .checked_by("haproxy", &["-c", "-q", "-f"]);
-        steps.push(step("haproxy", "haproxy in front of the API servers", Action::Service(service)));
+    match spec.proxy().map(|proxy| proxy.kind) {
+        Some(ProxyKind::Haproxy) => {
+            let file = FileSpec::secret("/etc/haproxy/haproxy.cfg", render::haproxy(spec));
+            let service = Service::new("haproxy.service", vec![file])
+                .checked_by("haproxy", &["-c", "-q", "-f"])
+                .instead_of("nginx.service");
+            steps.push(step("haproxy", "haproxy in front of the API servers", Action::Service(service)));
+        }
+        Some(ProxyKind::Nginx) => {
+            let file = FileSpec::public("/etc/nginx/nginx.conf", render::nginx(spec));
+            let service = Service::new("nginx.service", vec![file])
+                .checked_by("nginx", &["-t", "-q", "-c"])
+                .instead_of("haproxy.service");
+            steps.push(step("nginx", "nginx in front of the API servers", Action::Service(service)));
+        }
+        Some(ProxyKind::None) | None => {}
     }
     if let (Some(vrrp), Some(vip)) = (spec.vrrp(), spec.endpoint.vip) {
         // Preflight refuses a machine without its address, so the fallback is never applied.
@@ -311,8 +320,12 @@ fn ready(spec: &NodeSpec) -> Step {
         }
         None => {
             let watcher = render::watched(spec).map(|_| WATCHER);
-            let services = ["haproxy.service", "keepalived.service"].into_iter().chain(watcher).collect();
-            step("ready", "haproxy and keepalived run", Action::Ready(Ready::Services(services)))
+            let proxy = match spec.proxy().map(|proxy| proxy.kind) {
+                Some(ProxyKind::Nginx) => "nginx.service",
+                _ => "haproxy.service",
+            };
+            let services = [proxy, "keepalived.service"].into_iter().chain(watcher).collect();
+            step("ready", "the proxy and keepalived run", Action::Ready(Ready::Services(services)))
         }
     }
 }

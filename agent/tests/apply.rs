@@ -261,7 +261,7 @@ fn no_secret_reaches_the_record_or_the_plan() {
             .vrrp()
             .map(|v| v.password.expose())
             .into_iter()
-            .chain(spec.proxy().map(|p| p.stats_password.expose()))
+            .chain(spec.proxy().and_then(|p| p.stats_password.as_ref()).map(|p| p.expose()))
         {
             assert!(!seen.contains(secret), "{node}");
         }

@@ -267,3 +267,27 @@ fn the_vip_leaves_a_control_plane_whose_api_server_does_not_answer() {
     let lost = scene.lost("it goes on", other, |_| ());
     assert_eq!(lost, 0, "requests were lost after the API server went on");
 }
+
+#[test]
+fn nginx_takes_haproxys_place() {
+    if world::possible().is_none() {
+        return;
+    }
+    let cluster = BALANCED.replace("by = ", "proxy = \"nginx\"\nby = ");
+    let mut scene = Scene::balanced(&cluster);
+    let start = |w: &mut World, m: &str| w.tell(m, "start nginx");
+    scene.moves("nginx dies", |w, m| w.tell(m, "kill nginx"), start);
+    scene.moves("nginx freezes", |w, m| w.tell(m, "freeze nginx"), |w, m| w.tell(m, "thaw nginx"));
+
+    let (holder, _) = scene.settled();
+    let lost = scene.lost("an API server dies", holder, |w| w.kill("api1-api"));
+    assert!(lost <= 1, "{lost} requests were lost as an API server died");
+    let spec = scene.world.spec("api1");
+    let lost = scene.lost("it is back", holder, |w| w.serve(&spec, Certificate::Own));
+    assert_eq!(lost, 0, "requests were lost as an API server came back");
+
+    // It is never found out, but it holds the connections that it has, and gets few others.
+    let lost = scene.lost("an API server hangs", holder, |w| w.signal("api2-api", Signal::SIGSTOP));
+    scene.world.signal("api2-api", Signal::SIGCONT);
+    assert!(lost <= 10, "{lost} requests were lost as an API server hung");
+}

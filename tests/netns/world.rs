@@ -15,6 +15,7 @@ use kindling::input::Source;
 use kindling::kube::{Credentials, Kube, Server};
 use kindling::render;
 use kindling::role::NodeSpec;
+use kindling::role::types::ProxyKind;
 use nix::sys::signal::Signal;
 use rcgen::{CertificateParams, Issuer, KeyPair};
 
@@ -31,7 +32,7 @@ pub fn possible() -> Option<()> {
     if !nix::unistd::geteuid().is_root() {
         return skip("network namespaces need root");
     }
-    for tool in ["ip", "unshare", "keepalived", "haproxy", "curl", "python3"] {
+    for tool in ["ip", "unshare", "keepalived", "haproxy", "nginx", "curl", "pgrep", "python3"] {
         if !ok(Command::new("sh").args(["-c", &format!("command -v {tool}")])) {
             return skip(&format!("{tool} is not installed"));
         }
@@ -49,6 +50,10 @@ fn ok(command: &mut Command) -> bool {
 fn ip(args: &str) {
     let output = Command::new("ip").args(args.split(' ')).output().unwrap();
     assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn proxy(spec: &NodeSpec) -> Option<&'static str> {
+    spec.proxy().map(|proxy| if proxy.kind == ProxyKind::Nginx { "nginx" } else { "haproxy" })
 }
 
 /// Paths below /etc, and texts.
@@ -119,14 +124,16 @@ impl World {
         let spec = self.spec(name);
         self.plug(name, &spec.network.address.to_string());
         for (key, value) in render::sysctls(&spec).iter().filter(|(key, _)| key.starts_with("net.ipv4.")) {
-            let set = format!("{key}={value}");
-            let output = Command::new("ip")
-                .args(["netns", "exec", &self.namespace(name), "sysctl", "-qw", &set])
-                .output()
-                .unwrap();
-            assert!(output.status.success(), "{set}: {}", String::from_utf8_lossy(&output.stderr));
+            self.sysctl(name, &format!("{key}={value}"));
         }
         spec
+    }
+
+    pub fn sysctl(&self, machine: &str, set: &str) {
+        let namespace = self.namespace(machine);
+        let output =
+            Command::new("ip").args(["netns", "exec", &namespace, "sysctl", "-qw", set]).output().unwrap();
+        assert!(output.status.success(), "{set}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     pub fn cable(&self, name: &str, state: &str) {
@@ -136,7 +143,10 @@ impl World {
     /// What the agent would write for the endpoint, below /etc.
     fn endpoint_files(&self, spec: &NodeSpec) -> Files {
         let mut files = vec![("kindling/ca.crt", self.secrets.ca.certificate.clone())];
-        files.extend(spec.proxy().map(|_| ("haproxy/haproxy.cfg", render::haproxy(spec))));
+        files.extend(proxy(spec).map(|name| match name {
+            "nginx" => ("nginx/nginx.conf", render::nginx(spec)),
+            _ => ("haproxy/haproxy.cfg", render::haproxy(spec)),
+        }));
         files.extend(spec.vrrp().map(|_| ("keepalived/keepalived.conf", render::keepalived(spec, "eth0"))));
         files.extend(render::watched(spec).map(|text| ("kindling/endpoint.toml", text)));
         files
@@ -172,7 +182,7 @@ impl World {
     /// Starts what holds the endpoint on this node, in the agent's order.
     pub fn start(&mut self, spec: &NodeSpec) {
         let files = self.endpoint_files(spec);
-        let mut daemons: Vec<&str> = spec.proxy().map(|_| "haproxy").into_iter().collect();
+        let mut daemons: Vec<&str> = proxy(spec).into_iter().collect();
         daemons.extend(render::watched(spec).map(|_| "endpoint"));
         daemons.push("keepalived");
         self.boot(spec.name.as_str(), &files, &daemons);

@@ -26,7 +26,7 @@ pub fn assemble(draft: Draft) -> Option<Cluster> {
         EndpointBy::Stacked | EndpointBy::External => ProxyKind::None,
     });
     let port = endpoint.port.map(|p| p.value).unwrap_or(match (by, proxy) {
-        (EndpointBy::Stacked, ProxyKind::Haproxy) => STACKED_PROXY_PORT,
+        (EndpointBy::Stacked, ProxyKind::Haproxy | ProxyKind::Nginx) => STACKED_PROXY_PORT,
         _ => API_PORT,
     });
     let vrrp = draft.vrrp;

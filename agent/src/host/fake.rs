@@ -258,6 +258,10 @@ impl Fake {
                 }
                 self.disk.borrow_mut().enabled.insert(unit);
             }
+            "disable" => {
+                self.active.borrow_mut().remove(&unit);
+                self.disk.borrow_mut().enabled.remove(&unit);
+            }
             "restart" => {
                 self.active.borrow_mut().insert(unit);
             }

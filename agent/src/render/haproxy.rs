@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::{API_PORT, CA_FILE, WRITTEN_BY};
 use crate::role::NodeSpec;
+use crate::role::types::ProxyKind;
 
 /// Answers 200 on the statistics' port, without a password, while a control plane is healthy.
 pub const HEALTH_PATH: &str = "/healthz";
@@ -11,18 +12,19 @@ pub const HEALTH_PATH: &str = "/healthz";
 /// The user of the statistics' page.
 const STATS_USER: &str = "kindling";
 
-/// haproxy in front of every control plane. Holds the statistics' password. Empty where the node has no
-/// proxy.
+/// haproxy in front of every control plane. Holds the statistics' password. Empty where the node does
+/// not run it.
 ///
 /// It listens on the VIP alone: the control planes of a stacked cluster have other ports for everybody
 /// else, and a load balancer's own address is for its administrators. So `ip_nonlocal_bind` is needed.
 pub fn haproxy(spec: &NodeSpec) -> String {
-    let Some(proxy) = spec.proxy() else { return String::new() };
+    let Some(proxy) = spec.proxy().filter(|p| p.kind == ProxyKind::Haproxy) else { return String::new() };
     let port = spec.endpoint.port;
     // A load balancer without a VIP cannot be written in a cluster file; it would listen everywhere.
     let vip = spec.endpoint.vip.map(|vip| vip.to_string()).unwrap_or_default();
     let stats_port = proxy.stats_port;
-    let password = quoted(proxy.stats_password.expose());
+    // The role file is refused without it.
+    let password = quoted(proxy.stats_password.as_ref().map_or("", |p| p.expose()));
     let mut text = format!(
         "{WRITTEN_BY}
 global

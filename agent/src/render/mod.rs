@@ -12,6 +12,7 @@ mod hosts;
 mod keepalived;
 mod kernel;
 mod kubeadm;
+mod nginx;
 mod watched;
 mod yaml;
 
@@ -25,6 +26,7 @@ pub use hosts::hosts;
 pub use keepalived::keepalived;
 pub use kernel::{modules, modules_conf, sysctl_conf, sysctls};
 pub use kubeadm::{ConfigApi, Environment, kubeadm_init, kubeadm_join};
+pub use nginx::nginx;
 pub use watched::watched;
 
 /// First line of every rendered file that has comments.
