@@ -36,15 +36,20 @@ cp3 = { role = "control-plane", address = "10.0.0.13/24" }
 w1 = { role = "worker", address = "10.0.0.21/24", labels = { zone = "a" } }
 "#;
 
-fn spec(node: &str) -> NodeSpec {
+fn cluster(node: &str, proxy: &str) -> Cluster {
+    let proxy = format!("proxy = \"{proxy}\"");
     let text = if node.starts_with("ha") {
-        CLUSTER.replace("ENDPOINT", "load-balancer").replace("PORT", "6443")
+        CLUSTER.replace("ENDPOINT", "load-balancer").replace("PORT", &format!("6443\n{proxy}"))
             + "ha1 = { role = \"load-balancer\", address = \"10.0.0.31/24\" }\n\
                ha2 = { role = \"load-balancer\", address = \"10.0.0.32/24\" }\n"
     } else {
-        CLUSTER.replace("ENDPOINT", "stacked").replace("PORT", "8443\nproxy = \"haproxy\"")
+        CLUSTER.replace("ENDPOINT", "stacked").replace("PORT", &format!("8443\n{proxy}"))
     };
-    let (cluster, _) = Cluster::parse(Source::new("cluster.toml", text)).unwrap_or_else(|e| panic!("{e}"));
+    Cluster::parse(Source::new("cluster.toml", text)).unwrap_or_else(|e| panic!("{e}")).0
+}
+
+fn spec(node: &str) -> NodeSpec {
+    let cluster = cluster(node, "haproxy");
     let node = cluster.node(node).expect("the node is in the cluster");
     let role = render::role_file(&cluster, secrets(), node).to_toml();
     NodeSpec::parse(Source::new("role.toml", role)).unwrap_or_else(|e| panic!("{e}")).0
@@ -268,6 +273,24 @@ fn no_secret_reaches_the_record_or_the_plan() {
         for line in host.log.borrow().iter() {
             assert!(!line.contains("PRIVATE"), "{line}");
         }
+    }
+}
+
+#[test]
+fn the_proxy_that_is_not_chosen_any_more_does_not_run() {
+    let host = machine("ha1");
+    let haproxy = spec("ha1");
+    let cluster = cluster("ha1", "nginx");
+    let file = render::role_file(&cluster, secrets(), cluster.node("ha1").unwrap());
+    let nginx = NodeSpec::parse(Source::new("role.toml", file.to_toml())).unwrap_or_else(|e| panic!("{e}")).0;
+    for (spec, runs, rests) in [
+        (&haproxy, "haproxy.service", "nginx.service"),
+        (&nginx, "nginx.service", "haproxy.service"),
+        (&haproxy, "haproxy.service", "nginx.service"),
+    ] {
+        assert_eq!(run(spec, &host).state, State::Done);
+        let enabled = host.disk.borrow().enabled.clone();
+        assert!(enabled.contains(runs) && !enabled.contains(rests), "{enabled:?}");
     }
 }
 

@@ -75,6 +75,14 @@ impl Traffic {
         let failed = answers.iter().filter(|(_, good)| !good).count();
         Seen { asked: answers.len(), failed, silence }
     }
+
+    /// Whether requests are answered, and none has failed for this long.
+    #[allow(dead_code, reason = "the bench needs it")]
+    pub fn calm_for(&self, long: Duration) -> bool {
+        let answers = self.answers.lock().unwrap();
+        let last = |good: bool| answers.iter().filter(|(_, g)| *g == good).map(|(at, _)| at.elapsed()).min();
+        last(true).is_some_and(|ago| ago < EVERY * 10) && last(false).is_none_or(|ago| ago > long)
+    }
 }
 
 fn run(

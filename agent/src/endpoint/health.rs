@@ -62,11 +62,14 @@ pub struct Health {
     pub healthy: bool,
     /// 0 to 1: at 1 the verdict changes.
     doubt: f64,
+    /// It has not failed yet, so it has nothing to prove: the first control plane's init waits for the VIP.
+    fresh: bool,
 }
 
 impl Health {
-    pub fn new(rules: Rules, healthy: bool) -> Self {
-        Self { rules, healthy, doubt: 0.0 }
+    /// `before` is the verdict that was reached earlier, if one was.
+    pub fn new(rules: Rules, before: Option<bool>) -> Self {
+        Self { rules, healthy: before.unwrap_or(false), doubt: 0.0, fresh: before.is_none() }
     }
 
     /// Takes in one check; whether the verdict changed.
@@ -74,6 +77,7 @@ impl Health {
         let rules = &self.rules;
         let needed = match outcome {
             Outcome::Void => return false,
+            Outcome::Healthy if self.fresh => 1,
             Outcome::Healthy => rules.rise,
             Outcome::Refused => rules.refused,
             Outcome::Silent => rules.silent,
@@ -89,6 +93,7 @@ impl Health {
             return false;
         }
         self.healthy = !self.healthy;
+        self.fresh = false;
         self.doubt = 0.0;
         true
     }
@@ -100,7 +105,7 @@ mod tests {
 
     /// After how many equal checks the verdict changes.
     fn changes_after(check: Check, healthy: bool, outcome: Outcome) -> Option<usize> {
-        let mut health = Health::new(Rules::of(check), healthy);
+        let mut health = Health::new(Rules::of(check), Some(healthy));
         (1..=100).find(|_| health.see(outcome))
     }
 
@@ -114,7 +119,7 @@ mod tests {
 
     #[test]
     fn one_good_check_between_begins_the_count_anew() {
-        let mut health = Health::new(Rules::of(Check::Proxy), true);
+        let mut health = Health::new(Rules::of(Check::Proxy), Some(true));
         for _ in 0..20 {
             assert!(!health.see(Outcome::Refused));
             assert!(!health.see(Outcome::Healthy));
@@ -123,7 +128,7 @@ mod tests {
 
     #[test]
     fn different_failures_add_up() {
-        let mut health = Health::new(Rules::of(Check::ApiServer), true);
+        let mut health = Health::new(Rules::of(Check::ApiServer), Some(true));
         assert!(!health.see(Outcome::Silent));
         assert!(health.see(Outcome::Refused));
     }
@@ -132,6 +137,15 @@ mod tests {
     fn what_was_not_seen_decides_nothing() {
         assert_eq!(changes_after(Check::Proxy, true, Outcome::Void), None);
         assert_eq!(changes_after(Check::Proxy, false, Outcome::Void), None);
+    }
+
+    #[test]
+    fn who_has_never_failed_has_nothing_to_prove() {
+        let mut health = Health::new(Rules::of(Check::Proxy), None);
+        assert!(!health.healthy && !health.see(Outcome::Refused));
+        assert!(health.see(Outcome::Healthy) && health.healthy);
+        assert!((1..=2).any(|_| health.see(Outcome::Refused)));
+        assert!(!health.see(Outcome::Healthy));
     }
 
     #[test]

@@ -32,7 +32,8 @@ enum Event {
 /// What must outlive a restart of this process.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 struct State {
-    healthy: bool,
+    /// `None` until it was for the first time.
+    healthy: Option<bool>,
     /// Seconds since boot at which this machine became MASTER.
     master_since: Option<f64>,
 }
@@ -114,7 +115,7 @@ fn decide(receive: &Receiver<Event>, rules: Rules) -> io::Result<()> {
     systemd.tell("READY=1");
     loop {
         let master = state.master_since.map(|since| Duration::from_secs_f64((now() - since).max(0.0)));
-        let next = weight(state.healthy, master);
+        let next = weight(health.healthy, master);
         if number != Some(next) {
             write_number(next)?;
             number = Some(next);
@@ -124,8 +125,8 @@ fn decide(receive: &Receiver<Event>, rules: Rules) -> io::Result<()> {
             Ok(Event::Checked(outcome)) => {
                 checked = now();
                 if health.see(outcome) {
-                    state.healthy = health.healthy;
-                    log::info!("this machine is {}healthy", if state.healthy { "" } else { "not " });
+                    state.healthy = Some(health.healthy);
+                    log::info!("this machine is {}healthy", if health.healthy { "" } else { "not " });
                 }
             }
             Ok(Event::Master(true)) => state.master_since = state.master_since.or(Some(now())),
@@ -146,7 +147,7 @@ impl State {
     /// As it was before this process was started again; at first what keepalived begins with.
     fn load() -> Self {
         let saved = fs::read(STATE_FILE).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        saved.unwrap_or(Self { healthy: false, master_since: None })
+        saved.unwrap_or(Self { healthy: None, master_since: None })
     }
 
     fn save(&self) -> io::Result<()> {
