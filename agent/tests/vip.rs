@@ -156,6 +156,19 @@ fn the_vip_leaves_a_machine_that_is_gone_and_does_not_come_back() {
         },
         |w, m| w.tell(m, "thaw all"),
     );
+    // Starved by its hypervisor, it gets a slice of time now and then.
+    scene.moves(
+        "starvation",
+        |w, m| {
+            for (stands, runs) in [(300, 100), (600, 200), (900, 100), (400, 50), (1500, 300), (250, 250)] {
+                w.tell(m, "freeze all");
+                std::thread::sleep(Duration::from_millis(stands));
+                w.tell(m, "thaw all");
+                std::thread::sleep(Duration::from_millis(runs));
+            }
+        },
+        |_, _| (),
+    );
     let start = |name: &'static str| move |w: &mut World, m: &str| w.tell(m, &format!("start {name}"));
     scene.moves("keepalived dies", |w, m| w.tell(m, "kill keepalived"), start("keepalived"));
 }

@@ -67,13 +67,14 @@ backend control-planes
     # A connection that is refused or not answered goes to another control plane at once.
     retries 3
     option redispatch 1
-    # An answer may take longer than a dead machine's silence: a busy API server is not a dead one.
+    # An answer may take longer than a dead machine's silence: a busy API server is not a dead one. Connecting
+    # and the handshake have the time that connections have.
     timeout check 2s
     option httpchk
     http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host kubernetes hdr Connection close
     http-check expect status 200
     default-server check check-ssl verify required ca-file {CA_FILE}
-    default-server inter 500ms fastinter 250ms fall 2 rise 2 on-marked-down shutdown-sessions
+    default-server inter 500ms fastinter 250ms fall 3 rise 2 on-marked-down shutdown-sessions
 "
     );
     for (name, address) in &proxy.servers {
