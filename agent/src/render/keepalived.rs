@@ -59,6 +59,7 @@ vrrp_instance {cluster} {{
     # Switches and neighbours learn the VIP's new place at once, and again in case they missed it or heard
     # a machine that had slept.
     garp_master_delay 1
+    garp_lower_prio_delay 1
     garp_master_refresh 60
 ",
         cluster = spec.cluster,
