@@ -49,11 +49,16 @@ pub struct Etcd<'a> {
 }
 
 impl<'a> Etcd<'a> {
-    pub fn new(host: &'a dyn Host, role: &ControlPlaneRole) -> Result<Self, StepError> {
+    /// Asks with a certificate that `ca`, etcd's own, signs.
+    pub fn new(host: &'a dyn Host, ca: &Pair) -> Result<Self, StepError> {
+        let credentials = client_certificate(host, ca, "kindling", None)?;
+        Ok(Self { host, ca: ca.certificate.clone(), credentials })
+    }
+
+    pub fn of_control_plane(host: &'a dyn Host, role: &ControlPlaneRole) -> Result<Self, StepError> {
         let pki = &role.pki;
         let ca = Pair { certificate: pki.etcd_ca.clone(), key: Secret::new(pki.etcd_ca_key.expose()) };
-        let credentials = client_certificate(host, &ca, "kindling", None)?;
-        Ok(Self { host, ca: ca.certificate, credentials })
+        Self::new(host, &ca)
     }
 
     fn post(&self, at: Ipv4Addr, path: &str, body: &Value) -> Result<Value, KubeError> {

@@ -9,6 +9,7 @@ pub mod access;
 pub mod agent;
 pub mod apply;
 pub mod cluster;
+pub mod endpoint;
 pub mod error;
 pub mod etcd;
 pub mod facts;

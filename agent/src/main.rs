@@ -139,6 +139,9 @@ enum Command {
     /// Import image archives in the background (run by the agent)
     #[command(hide = true)]
     ImportImages,
+    /// Tell keepalived whether this machine should hold the VIP (run by kindling-endpoint.service)
+    #[command(hide = true)]
+    WatchEndpoint,
     /// Lead a port of loopback into the cluster's network (run by `up`)
     #[command(hide = true)]
     Forward {
@@ -277,6 +280,10 @@ fn main() -> ExitCode {
         }
         Command::Forward { listen, to, netns } => serve((Forward { listen, to, netns }).run()),
         Command::Switch { folder, machines } => serve((Switch { folder, machines }).run()),
+        Command::WatchEndpoint => {
+            let _lines = kindling::report::Lines::new();
+            serve(kindling::endpoint::run(Path::new(kindling::plan::CA_FILE)))
+        }
         Command::ImportImages => {
             match kindling::step::images::import(&kindling::host::linux::Linux::default()) {
                 Ok(names) => {

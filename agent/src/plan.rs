@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use crate::facts::Facts;
 use crate::preflight;
 use crate::render;
-use crate::role::types::{DnsName, KubernetesVersion, RuntimeName};
+use crate::role::types::{DnsName, KubernetesVersion, ProxyKind, RuntimeName};
 use crate::role::{Kubernetes, NodeSpec, Role};
 use crate::step::certificates::Certificates;
 use crate::step::etcd::Member;
 use crate::step::etcd_health::Healthy;
 use crate::step::join::{Join, JoinControlPlane, JoinEtcd};
 use crate::step::kubeadm::JoinPhases;
-use crate::step::{addons::Addons, init::Init, kernel::Kernel, ready::Ready, service::Service};
+use crate::step::{addons::Addons, init::Init, kernel::Kernel, ready::Ready, service::Service, vip::VipFree};
 
 /// A step is comparable data, so a plan can be printed, compared with a golden file, and resumed.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +38,8 @@ pub enum Action {
     Certificates(Certificates),
     /// A member of an external etcd cluster.
     Etcd(Box<Member>),
+    /// Nobody else holds the VIP, before it is claimed.
+    VipFree(VipFree),
     /// Preloaded images pinned, archives imported.
     Images,
     Init(Box<Init>),
@@ -66,9 +68,6 @@ impl FileSpec {
     pub fn secret(path: impl Into<PathBuf>, content: impl Into<String>) -> Self {
         Self { path: path.into(), mode: 0o600, content: content.into(), secret: true }
     }
-    pub fn script(path: impl Into<PathBuf>, content: impl Into<String>) -> Self {
-        Self { mode: 0o755, ..Self::public(path, content) }
-    }
 }
 
 impl fmt::Debug for FileSpec {
@@ -88,6 +87,9 @@ pub const KUBEADM_FILE: &str = "/etc/kindling/kubeadm.yaml";
 /// There for a moment, while a half-announced etcd member gets its manifest.
 const ETCD_CONFIG: &str = "/run/kindling/kubeadm-etcd.yaml";
 pub const DISCOVERY_FILE: &str = "/etc/kindling/discovery.conf";
+
+/// Runs [`crate::endpoint`].
+const WATCHER: &str = "kindling-endpoint.service";
 
 /// The bring-up of a node, in the order in which it happens.
 pub fn plan(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
@@ -224,28 +226,40 @@ fn runtime(kubernetes: &Kubernetes, facts: &Facts) -> Step {
     }
 }
 
-/// haproxy and keepalived, where the endpoint lives on this machine.
+/// The proxy and keepalived, where the endpoint lives on this machine.
 fn endpoint(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
     let mut steps = Vec::new();
-    if spec.proxy().is_some() {
-        let service = Service::new(
-            "haproxy.service",
-            vec![FileSpec::secret("/etc/haproxy/haproxy.cfg", render::haproxy(spec))],
-        )
-        .checked_by("haproxy", &["-c", "-q", "-f"]);
-        steps.push(step("haproxy", "haproxy in front of the API servers", Action::Service(service)));
+    match spec.proxy().map(|proxy| proxy.kind) {
+        Some(ProxyKind::Haproxy) => {
+            let file = FileSpec::secret("/etc/haproxy/haproxy.cfg", render::haproxy(spec));
+            let service = Service::new("haproxy.service", vec![file])
+                .checked_by("haproxy", &["-c", "-q", "-f"])
+                .instead_of("nginx.service");
+            steps.push(step("haproxy", "haproxy in front of the API servers", Action::Service(service)));
+        }
+        Some(ProxyKind::Nginx) => {
+            let file = FileSpec::public("/etc/nginx/nginx.conf", render::nginx(spec));
+            let service = Service::new("nginx.service", vec![file])
+                .checked_by("nginx", &["-t", "-q", "-c"])
+                .instead_of("haproxy.service");
+            steps.push(step("nginx", "nginx in front of the API servers", Action::Service(service)));
+        }
+        Some(ProxyKind::None) | None => {}
     }
-    if spec.vrrp().is_some() {
+    if let (Some(vrrp), Some(vip)) = (spec.vrrp(), spec.endpoint.vip) {
         // Preflight refuses a machine without its address, so the fallback is never applied.
         let interface = facts.interface_of(spec.address()).unwrap_or("eth0");
-        let mut files =
-            vec![FileSpec::secret("/etc/keepalived/keepalived.conf", render::keepalived(spec, interface))];
-        files.extend(
-            render::keepalived_check(spec).map(|text| FileSpec::script("/etc/kindling/check-endpoint", text)),
-        );
+        let question =
+            VipFree { interface: interface.into(), vip, vrid: vrrp.vrid, peers: vrrp.peers.clone() };
+        steps.push(step("vip", format!("nobody else holds {vip}"), Action::VipFree(question)));
+        if let Some(text) = render::watched(spec) {
+            let service = Service::new(WATCHER, vec![FileSpec::public(crate::endpoint::CONFIG_FILE, text)]);
+            steps.push(step("endpoint", "what decides who holds the VIP", Action::Service(service)));
+        }
+        let files =
+            vec![FileSpec::public("/etc/keepalived/keepalived.conf", render::keepalived(spec, interface))];
         let service = Service::new("keepalived.service", files)
             .checked_by("keepalived", &["--config-test", "--use-file"]);
-        let vip = spec.endpoint.vip.map(|v| v.to_string()).unwrap_or_default();
         steps.push(step("keepalived", format!("keepalived for {vip}"), Action::Service(service)));
     }
     steps
@@ -371,10 +385,19 @@ fn ready(spec: &NodeSpec) -> Step {
             let ready = Ready::Node { name: spec.name.clone(), network_addon: !kubernetes.addons.is_empty() };
             step("ready", format!("Node {} is Ready", spec.name), Action::Ready(ready))
         }
-        None => step(
-            "ready",
-            "haproxy and keepalived run",
-            Action::Ready(Ready::Services(vec!["haproxy.service", "keepalived.service"])),
-        ),
+        None => {
+            let watcher = render::watched(spec).map(|_| WATCHER);
+            let proxy = spec.proxy().map(|proxy| proxy_unit(proxy.kind));
+            let services = proxy.into_iter().chain(["keepalived.service"]).chain(watcher).collect();
+            step("ready", "the proxy and keepalived run", Action::Ready(Ready::Services(services)))
+        }
+    }
+}
+
+/// The unit of what stands between the VIP and the API servers.
+pub fn proxy_unit(kind: ProxyKind) -> &'static str {
+    match kind {
+        ProxyKind::Nginx => "nginx.service",
+        ProxyKind::Haproxy | ProxyKind::None => "haproxy.service",
     }
 }

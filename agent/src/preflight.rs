@@ -245,8 +245,8 @@ fn listens(spec: &NodeSpec) -> Vec<(u16, u16, &'static str)> {
     }
     if let Some(proxy) = spec.proxy() {
         ports.extend([
-            (spec.endpoint.port, spec.endpoint.port, "haproxy"),
-            (proxy.stats_port, proxy.stats_port, "haproxy's statistics"),
+            (spec.endpoint.port, spec.endpoint.port, "the proxy"),
+            (proxy.stats_port, proxy.stats_port, "the proxy's own page"),
         ]);
     }
     ports

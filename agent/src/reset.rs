@@ -2,20 +2,24 @@
 //!
 //! The cluster first, this machine second, the role file last: a reset that was interrupted is repeated.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::access::Access;
+use crate::cluster::pki::Pair;
 use crate::error::StepError;
 use crate::etcd::{Etcd, Member, peer_url};
 use crate::host::{Command, Host, exists};
 use crate::lease;
-use crate::plan::cri_socket;
-use crate::role::types::KubernetesVersion;
-use crate::role::{ControlPlaneRole, NodeSpec, Role};
+use crate::plan::{cri_socket, proxy_unit};
+use crate::role::types::{KubernetesVersion, Secret};
+use crate::role::{NodeSpec, Role};
 use crate::step::kubeadm::{ETCD_MANIFEST, KUBELET_CONF};
 
 const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
+/// There is a member on a machine of an external etcd.
+const ETCD_SERVICE_DATA: &str = "/var/lib/etcd/member";
 const DRAIN: Duration = Duration::from_secs(180);
 
 #[derive(Debug, Clone)]
@@ -66,12 +70,15 @@ const KUBERNETES_FILES: &[&str] = &[
     "/etc/cni/net.d",
     "/root/.kube",
 ];
+const ETCD_FILES: &[&str] = &["/var/lib/etcd", "/etc/etcd", "/etc/default/etcd"];
 const KINDLING_FILES: &[&str] = &[
+    "/etc/kindling/endpoint.toml",
     "/etc/kindling/kubeadm.yaml",
     "/etc/kindling/discovery.conf",
     "/var/lib/kindling/joining",
     "/var/lib/kindling/init-grant",
     "/var/lib/kindling/etcd-removed",
+    "/var/lib/kindling/etcd-member",
     "/var/lib/kindling/addons",
     "/var/lib/kindling/status.json",
 ];
@@ -90,18 +97,29 @@ pub fn parts(spec: &NodeSpec, host: &dyn Host, force: bool) -> Vec<Part> {
         }
         parts.push(Part::Kubeadm);
     }
+    let is_etcd = matches!(spec.role, Role::Etcd(_));
+    if is_etcd && !force && exists(host, ETCD_SERVICE_DATA) {
+        parts.push(Part::EtcdMember);
+    }
     let mut units = Vec::new();
     if spec.vrrp().is_some() {
-        units.push("keepalived.service");
+        // The VIP leaves this machine before what it leads to.
+        units.extend(["keepalived.service", "kindling-endpoint.service"]);
     }
-    if spec.proxy().is_some() {
-        units.push("haproxy.service");
+    if let Some(proxy) = spec.proxy() {
+        units.push(proxy_unit(proxy.kind));
+    }
+    if is_etcd {
+        units.push("etcd.service");
     }
     if !units.is_empty() {
         parts.push(Part::Services(units));
     }
     if spec.kubernetes().is_some() {
         parts.push(Part::Files(KUBERNETES_FILES.to_vec()));
+    }
+    if is_etcd {
+        parts.push(Part::Files(ETCD_FILES.to_vec()));
     }
     parts.push(Part::Files(KINDLING_FILES.to_vec()));
     parts.push(Part::RoleFile);
@@ -143,11 +161,9 @@ impl Reset {
                 "give an administrator's kubeconfig (--kubeconfig FILE); or `kubectl drain` and `kubectl delete node` it elsewhere and reset with --force",
             ));
         }
-        match &spec.role {
-            Role::ControlPlane(role) if exists(host, ETCD_MANIFEST) => {
-                members_without(spec, host, role).map(|_| ())
-            }
-            _ => Ok(()),
+        match parts(spec, host, false).contains(&Part::EtcdMember) {
+            true => members_without(spec, host).map(|_| ()),
+            false => Ok(()),
         }
     }
 
@@ -199,10 +215,7 @@ impl Reset {
                     result => result,
                 }
             }
-            Part::EtcdMember => match &spec.role {
-                Role::ControlPlane(role) => remove_member(spec, host, role, tell),
-                _ => Ok(()),
-            },
+            Part::EtcdMember => remove_member(spec, host, tell),
             Part::Node => self.kubectl(host, &["delete", "node", name, "--ignore-not-found"]),
             Part::Kubeadm => self.reset_kubeadm(spec, host),
             Part::Services(units) => {
@@ -224,18 +237,36 @@ fn remove_file(host: &dyn Host, path: &Path) -> Result<(), StepError> {
     host.remove(path).map_err(|error| StepError::file("remove", path, &error))
 }
 
+/// etcd's CA, and the machines of its other members.
+fn etcd_of(spec: &NodeSpec) -> Option<(Pair, Vec<Ipv4Addr>)> {
+    let pair = |certificate: &str, key: &Secret| Pair {
+        certificate: certificate.to_owned(),
+        key: Secret::new(key.expose()),
+    };
+    match &spec.role {
+        Role::ControlPlane(role) => {
+            Some((pair(&role.pki.etcd_ca, &role.pki.etcd_ca_key), role.peers.clone()))
+        }
+        Role::Etcd(role) => {
+            let others = role.members.values().copied().filter(|ip| *ip != spec.address()).collect();
+            Some((pair(&role.ca, &role.ca_key), others))
+        }
+        Role::Worker(_) | Role::LoadBalancer(_) => None,
+    }
+}
+
 /// Another member and all of them, if the others have a quorum of what remains; the member itself may be gone already.
-fn members_without(
+fn members_without<'a>(
     spec: &NodeSpec,
-    host: &dyn Host,
-    role: &ControlPlaneRole,
-) -> Result<(std::net::Ipv4Addr, Vec<Member>), StepError> {
-    let etcd = Etcd::new(host, role)?;
-    let told = role.peers.iter().find_map(|peer| Some((*peer, etcd.members(*peer).ok()?)));
+    host: &'a dyn Host,
+) -> Result<(Etcd<'a>, Ipv4Addr, Vec<Member>), StepError> {
+    let (ca, peers) = etcd_of(spec).expect("only machines with an etcd member come here");
+    let etcd = Etcd::new(host, &ca)?;
+    let told = peers.iter().find_map(|peer| Some((*peer, etcd.members(*peer).ok()?)));
     let Some((teller, members)) = told else {
         return Err(StepError::lasting(
-            "no other control plane's etcd answers: without this machine the cluster would be gone",
-            "power the other control planes on; to end the cluster on this machine: --force",
+            "no other etcd member answers: without this machine the cluster would be gone",
+            "power the others on; to end the cluster on this machine: --force",
         ));
     };
     let url = peer_url(spec.address());
@@ -251,26 +282,24 @@ fn members_without(
             "bring the others back first; to end the cluster on this machine: --force",
         ));
     }
-    Ok((teller, members))
+    Ok((etcd, teller, members))
 }
 
-fn remove_member(
-    spec: &NodeSpec,
-    host: &dyn Host,
-    role: &ControlPlaneRole,
-    tell: &mut dyn FnMut(&str),
-) -> Result<(), StepError> {
-    let access = Access::new(host, spec, role)?;
-    let lock = lease::acquire(&access, lease::ETCD_JOIN, spec.name.as_str(), spec.deadlines.cluster, tell)?;
-    let removed = members_without(spec, host, role).and_then(|(teller, members)| {
+fn remove_member(spec: &NodeSpec, host: &dyn Host, tell: &mut dyn FnMut(&str)) -> Result<(), StepError> {
+    let remove = || {
+        let (etcd, teller, members) = members_without(spec, host)?;
         let url = peer_url(spec.address());
         let Some(own) = members.iter().find(|m| m.peer_url == url) else { return Ok(()) };
-        Etcd::new(host, role)?.remove(teller, &own.id).map_err(|error| {
+        etcd.remove(teller, &own.id).map_err(|error| {
             StepError::passing(format!("cannot remove the etcd member: {error}"), "run the reset again")
         })
-    });
-    // A removed member ends, and its kubelet would start it again for ever.
-    let removed = removed.and_then(|()| remove_file(host, Path::new(ETCD_MANIFEST)));
+    };
+    let Role::ControlPlane(role) = &spec.role else { return remove() };
+    // Nobody may join meanwhile.
+    let access = Access::new(host, spec, role)?;
+    let lock = lease::acquire(&access, lease::ETCD_JOIN, spec.name.as_str(), spec.deadlines.cluster, tell)?;
+    let removed = remove();
     lock.release();
-    removed
+    // A removed member ends, and its kubelet would start it again for ever.
+    removed.and_then(|()| remove_file(host, Path::new(ETCD_MANIFEST)))
 }

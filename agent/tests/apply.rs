@@ -9,7 +9,7 @@ use kindling::host::fake::{Cut, Fake};
 use kindling::plan::plan;
 use kindling::status::{State, StepState};
 use kindling::step::certificates::Certificates;
-use support::{Told, facts, machine, run, spec};
+use support::{Told, facts, machine, run, spec, spec_with};
 
 const NODES: [&str; 7] = ["cp1", "cp2", "w1", "ha1", "etcd1", "xcp1", "xcp2"];
 
@@ -317,13 +317,29 @@ fn no_secret_reaches_the_record_or_the_plan() {
             .vrrp()
             .map(|v| v.password.expose())
             .into_iter()
-            .chain(spec.proxy().map(|p| p.stats_password.expose()))
+            .chain(spec.proxy().and_then(|p| p.stats_password.as_ref()).map(|p| p.expose()))
         {
             assert!(!seen.contains(secret), "{node}");
         }
         for line in host.log.borrow().iter() {
             assert!(!line.contains("PRIVATE"), "{line}");
         }
+    }
+}
+
+#[test]
+fn the_proxy_that_is_not_chosen_any_more_does_not_run() {
+    let host = machine("ha1");
+    let haproxy = spec("ha1");
+    let nginx = spec_with("ha1", "nginx");
+    for (spec, runs, rests) in [
+        (&haproxy, "haproxy.service", "nginx.service"),
+        (&nginx, "nginx.service", "haproxy.service"),
+        (&haproxy, "haproxy.service", "nginx.service"),
+    ] {
+        assert_eq!(run(spec, &host).state, State::Done);
+        let enabled = host.disk.borrow().enabled.clone();
+        assert!(enabled.contains(runs) && !enabled.contains(rests), "{enabled:?}");
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use kindling::input::Source;
 use kindling::render::{self, ClusterState, ConfigApi, ContainerdVersion, Environment};
 use kindling::role::NodeSpec;
-use kindling::role::types::{KubernetesVersion, RuntimeName};
+use kindling::role::types::{KubernetesVersion, ProxyKind, RuntimeName};
 
 const APIS: [(ConfigApi, char); 3] =
     [(ConfigApi::V1beta2, '2'), (ConfigApi::V1beta3, '3'), (ConfigApi::V1beta4, '4')];
@@ -73,11 +73,13 @@ fn rendered(spec: &NodeSpec) -> BTreeMap<String, String> {
     if spec.vrrp().is_some() {
         add("keepalived.conf", render::keepalived(spec, "eth0"));
     }
-    if let Some(text) = render::keepalived_check(spec) {
-        add("check-endpoint", text);
+    if let Some(text) = render::watched(spec) {
+        add("endpoint.toml", text);
     }
-    if spec.proxy().is_some() {
-        add("haproxy.cfg", render::haproxy(spec));
+    match spec.proxy().map(|proxy| proxy.kind) {
+        Some(ProxyKind::Haproxy) => add("haproxy.cfg", render::haproxy(spec)),
+        Some(ProxyKind::Nginx) => add("nginx.conf", render::nginx(spec)),
+        Some(ProxyKind::None) | None => {}
     }
     if let Some(role) = spec.etcd() {
         add("etcd", render::etcd(spec, &role.members, ClusterState::New));

@@ -82,7 +82,7 @@ fn nothing_is_done_where_the_others_have_no_quorum() {
     host.cluster_is_up.set(false);
     let before = host.outcome();
     let error = reset(false).run(&spec, &host, &mut |_| {}).expect_err("it must be refused");
-    assert!(error.cause.contains("no other control plane's etcd answers"), "{error}");
+    assert!(error.cause.contains("no other etcd member answers"), "{error}");
     assert!(host.outcome() == before);
 
     reset(true).run(&spec, &host, &mut |_| {}).unwrap_or_else(|e| panic!("{e}"));

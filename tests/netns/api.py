@@ -2,14 +2,16 @@
 """A small API server for the namespace tests: api.py NAME CERTIFICATE KEY
 
 TLS on 6443. /readyz answers with the status that standard input sets (200 at first), every other path with
-200, and all with the server's name. The end of standard input is its end."""
+200, and all with the server's name. `slow SECONDS` delays every answer. The end of standard input is its end."""
 import http.server
 import ssl
 import sys
 import threading
+import time
 
 name, certificate, key = sys.argv[1:]
 ready = 200
+slow = 0
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(certificate, key)
 
@@ -20,6 +22,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         body = name.encode()
+        time.sleep(slow)
         self.send_response(ready if self.path == "/readyz" else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -31,6 +34,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
 
     def finish_request(self, request, client_address):
         # In the connection's own thread: a client that is slow to shake hands holds up nobody else.
@@ -43,4 +47,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 threading.Thread(target=Server(("", 6443), Handler).serve_forever, daemon=True).start()
 for line in sys.stdin:
-    ready = int(line)
+    if line.startswith("slow "):
+        slow = float(line.split()[1])
+    else:
+        ready = int(line)

@@ -175,6 +175,9 @@ impl Host for Disk {
     ) -> Result<String, KubeError> {
         self.linux.request(server, who, request, timeout)
     }
+    fn ask_link(&self, _: &str, _: &[Ipv4Addr]) -> io::Result<kindling::host::link::Heard> {
+        panic!("an etcd machine claims no VIP")
+    }
     fn resolve(&self, name: &str) -> io::Result<Vec<Ipv4Addr>> {
         self.linux.resolve(name)
     }

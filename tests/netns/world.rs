@@ -15,6 +15,7 @@ use kindling::input::Source;
 use kindling::kube::{Credentials, Kube, Server};
 use kindling::render;
 use kindling::role::NodeSpec;
+use kindling::role::types::ProxyKind;
 use nix::sys::signal::Signal;
 use rcgen::{CertificateParams, Issuer, KeyPair};
 
@@ -31,7 +32,7 @@ pub fn possible() -> Option<()> {
     if !nix::unistd::geteuid().is_root() {
         return skip("network namespaces need root");
     }
-    for tool in ["ip", "unshare", "keepalived", "haproxy", "curl", "python3"] {
+    for tool in ["ip", "unshare", "keepalived", "haproxy", "nginx", "curl", "pgrep", "python3"] {
         if !ok(Command::new("sh").args(["-c", &format!("command -v {tool}")])) {
             return skip(&format!("{tool} is not installed"));
         }
@@ -50,6 +51,13 @@ fn ip(args: &str) {
     let output = Command::new("ip").args(args.split(' ')).output().unwrap();
     assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
 }
+
+fn proxy(spec: &NodeSpec) -> Option<&'static str> {
+    spec.proxy().map(|proxy| if proxy.kind == ProxyKind::Nginx { "nginx" } else { "haproxy" })
+}
+
+/// Paths below /etc, and texts.
+pub type Files = Vec<(&'static str, String)>;
 
 pub struct World {
     prefix: String,
@@ -116,35 +124,41 @@ impl World {
         let spec = self.spec(name);
         self.plug(name, &spec.network.address.to_string());
         for (key, value) in render::sysctls(&spec).iter().filter(|(key, _)| key.starts_with("net.ipv4.")) {
-            let set = format!("{key}={value}");
-            let output = Command::new("ip")
-                .args(["netns", "exec", &self.namespace(name), "sysctl", "-qw", &set])
-                .output()
-                .unwrap();
-            assert!(output.status.success(), "{set}: {}", String::from_utf8_lossy(&output.stderr));
+            self.sysctl(name, &format!("{key}={value}"));
         }
         spec
+    }
+
+    pub fn sysctl(&self, machine: &str, set: &str) {
+        let namespace = self.namespace(machine);
+        let output =
+            Command::new("ip").args(["netns", "exec", &namespace, "sysctl", "-qw", set]).output().unwrap();
+        assert!(output.status.success(), "{set}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     pub fn cable(&self, name: &str, state: &str) {
         ip(&format!("-n {} link set {name} {state}", self.namespace("switch")));
     }
 
-    /// Writes what the agent would write for the endpoint below FOLDER/etc.
-    fn endpoint_files(&self, spec: &NodeSpec, folder: &Path) {
-        let mut files = vec![("kindling/ca.crt", self.secrets.ca.certificate.clone(), 0o644)];
-        files.extend(spec.proxy().map(|_| ("haproxy/haproxy.cfg", render::haproxy(spec), 0o600)));
-        if spec.vrrp().is_some() {
-            files.push(("keepalived/keepalived.conf", render::keepalived(spec, "eth0"), 0o600));
-        }
-        files.extend(render::keepalived_check(spec).map(|text| ("kindling/check-endpoint", text, 0o755)));
-        let etc = folder.join("etc");
+    /// What the agent would write for the endpoint, below /etc.
+    fn endpoint_files(&self, spec: &NodeSpec) -> Files {
+        let mut files = vec![("kindling/ca.crt", self.secrets.ca.certificate.clone())];
+        files.extend(proxy(spec).map(|name| match name {
+            "nginx" => ("nginx/nginx.conf", render::nginx(spec)),
+            _ => ("haproxy/haproxy.cfg", render::haproxy(spec)),
+        }));
+        files.extend(spec.vrrp().map(|_| ("keepalived/keepalived.conf", render::keepalived(spec, "eth0"))));
+        files.extend(render::watched(spec).map(|text| ("kindling/endpoint.toml", text)));
+        files
+    }
+
+    fn write_files(&self, files: &Files, folder: &Path) {
         fs::create_dir_all(folder.join("live")).unwrap();
-        for (name, text, mode) in files {
-            let path = etc.join(name);
+        for (name, text) in files {
+            let path = folder.join("etc").join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         }
     }
 
@@ -153,7 +167,7 @@ impl World {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace(name), "unshare"]);
         command.args(["--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]);
-        command.arg(script).arg(folder);
+        command.arg(script).arg(folder).env("KINDLING", env!("CARGO_BIN_EXE_kindling"));
         command
     }
 
@@ -161,15 +175,23 @@ impl World {
     pub fn run(&self, name: &str, spec: &NodeSpec, command: &[&str]) -> Output {
         let folder = self.scratch.join(format!("{name}-run"));
         let _ = fs::remove_dir_all(&folder);
-        self.endpoint_files(spec, &folder);
+        self.write_files(&self.endpoint_files(spec), &folder);
         self.machine_command(name, &folder).args(command).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// Starts what holds the endpoint on this node.
+    /// Starts what holds the endpoint on this node, in the agent's order.
     pub fn start(&mut self, spec: &NodeSpec) {
-        let name = spec.name.as_str();
+        let files = self.endpoint_files(spec);
+        let mut daemons: Vec<&str> = proxy(spec).into_iter().collect();
+        daemons.extend(render::watched(spec).map(|_| "endpoint"));
+        daemons.push("keepalived");
+        self.boot(spec.name.as_str(), &files, &daemons);
+    }
+
+    /// Starts a machine with these files and daemons.
+    pub fn boot(&mut self, name: &str, files: &Files, daemons: &[&str]) {
         let folder = self.scratch.join(name);
-        self.endpoint_files(spec, &folder);
+        self.write_files(files, &folder);
         let log = fs::File::create(folder.join("log")).unwrap();
         let child = self
             .machine_command(name, &folder)
@@ -179,10 +201,9 @@ impl World {
             .spawn()
             .unwrap();
         self.processes.insert(name.to_owned(), child);
-        if spec.proxy().is_some() {
-            self.tell(name, "start haproxy");
+        for daemon in daemons {
+            self.tell(name, &format!("start {daemon}"));
         }
-        self.tell(name, "start keepalived");
     }
 
     /// Starts the node's API server.
@@ -242,6 +263,30 @@ impl World {
             String::from_utf8_lossy(&output.stdout).contains(&vip)
         };
         self.cluster.vip_holders().map(|n| n.name.to_string()).filter(|name| has(name)).collect()
+    }
+
+    pub fn mac(&self, machine: &str) -> String {
+        let args = ["-n", &self.namespace(machine), "-o", "link", "show", "dev", "eth0"];
+        let output = Command::new("ip").args(args).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned()
+    }
+
+    /// How often a machine has claimed the VIP since it was started.
+    pub fn claims(&self, name: &str) -> usize {
+        let log = fs::read_to_string(self.scratch.join(name).join("log")).unwrap_or_default();
+        log.matches("Entering MASTER STATE").count()
+    }
+
+    /// Two machines that do not reach each other, while everybody else reaches both.
+    pub fn part(&self, a: &str, b: &str, apart: bool) {
+        for (from, to) in [(a, b), (b, a)] {
+            let to = self.cluster.node(to).unwrap().address.ip();
+            // Frames for a MAC address that nobody has are lost.
+            let how = if apart { "replace" } else { "del" };
+            let nobody = "lladdr 02:00:00:00:00:01 nud permanent";
+            ip(&format!("-n {} neigh {how} {to} dev eth0 {nobody}", self.namespace(from)));
+        }
     }
 
     /// A new connection from `client` to the VIP: the name of the API server that answers, verified

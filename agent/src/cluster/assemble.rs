@@ -26,14 +26,14 @@ pub fn assemble(draft: Draft) -> Option<Cluster> {
         EndpointBy::Stacked | EndpointBy::External => ProxyKind::None,
     });
     let port = endpoint.port.map(|p| p.value).unwrap_or(match (by, proxy) {
-        (EndpointBy::Stacked, ProxyKind::Haproxy) => STACKED_PROXY_PORT,
+        (EndpointBy::Stacked, ProxyKind::Haproxy | ProxyKind::Nginx) => STACKED_PROXY_PORT,
         _ => API_PORT,
     });
     let vrrp = draft.vrrp;
     let vip = endpoint.vip.map(|vip| Vip {
         address: vip.value,
         vrid: vrrp.as_ref().and_then(|v| v.vrid).unwrap_or_else(|| default_vrid(&name)),
-        advert_ms: vrrp.as_ref().and_then(|v| v.advert_ms).unwrap_or(200),
+        advert_ms: vrrp.as_ref().and_then(|v| v.advert_ms).unwrap_or(100),
     });
     let host = match (endpoint.host, vip) {
         (Some(host), _) => host.value,

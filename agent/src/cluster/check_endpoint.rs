@@ -76,9 +76,14 @@ fn check_external(draft: &Draft, endpoint: &EndpointDraft, findings: &Findings) 
         );
     }
     if let Some(proxy) = &endpoint.proxy
-        && proxy.value == ProxyKind::Haproxy
+        && proxy.value != ProxyKind::None
     {
-        error(findings, proxy, "with by = \"external\" no node of this cluster runs haproxy", "leave it out");
+        error(
+            findings,
+            proxy,
+            format!("with by = \"external\" no node of this cluster runs {}", proxy.value),
+            "leave it out",
+        );
     }
     if let Some(vrrp) = &draft.vrrp {
         findings.error(
@@ -134,6 +139,14 @@ fn check_own(draft: &Draft, endpoint: &EndpointDraft, by: EndpointBy, findings: 
             "write \"haproxy\" or leave it out",
         );
     }
+    if let Some(At { value: ProxyKind::Nginx, key, span }) = &endpoint.proxy {
+        findings.warning(
+            key,
+            span.clone(),
+            "nginx has no active checks: an API server that hangs is found only by connections that fail, and there is no page of figures",
+            "write \"haproxy\" unless you have a reason",
+        );
+    }
 }
 
 fn check_load_balancers(draft: &Draft, by: &At<EndpointBy>, findings: &Findings) {
@@ -168,15 +181,15 @@ fn check_port(endpoint: &EndpointDraft, by: EndpointBy, findings: &Findings) {
     }
     let proxy = endpoint.proxy.as_ref().map_or(ProxyKind::None, |p| p.value);
     match (proxy, port.value) {
-        (ProxyKind::Haproxy, API_PORT) => error(
+        (ProxyKind::Haproxy | ProxyKind::Nginx, API_PORT) => error(
             findings,
             port,
-            "haproxy and the API server cannot both listen on 6443 of one machine",
+            format!("{proxy} and the API server cannot both listen on 6443 of one machine"),
             format!(
                 "write {STACKED_PROXY_PORT} or leave it out; or write proxy = \"none\": the VIP then leads to the API server itself"
             ),
         ),
-        (ProxyKind::Haproxy, taken)
+        (ProxyKind::Haproxy | ProxyKind::Nginx, taken)
             if CONTROL_PLANE_PORTS.contains(&taken) || (30_000..=32_767).contains(&taken) =>
         {
             error(
@@ -189,7 +202,7 @@ fn check_port(endpoint: &EndpointDraft, by: EndpointBy, findings: &Findings) {
         (ProxyKind::None, port_of_nobody) if port_of_nobody != API_PORT => error(
             findings,
             port,
-            format!("without haproxy the VIP leads to the API server itself, and that listens on {API_PORT}"),
+            format!("without a proxy the VIP leads to the API server itself, and that listens on {API_PORT}"),
             format!("leave it out, or write proxy = \"haproxy\" to have {port_of_nobody}"),
         ),
         _ => {}

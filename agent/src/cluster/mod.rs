@@ -33,9 +33,9 @@ pub use secrets::Secrets;
 
 /// The port of every API server, which kubeadm's `bindPort` defaults to.
 pub const API_PORT: u16 = 6443;
-/// Where haproxy listens on a control plane, whose 6443 is the API server's.
+/// Where the proxy listens on a control plane, whose 6443 is the API server's.
 pub const STACKED_PROXY_PORT: u16 = 8443;
-/// haproxy's page of figures.
+/// haproxy's page of figures, and where any proxy says that it lives.
 pub const STATS_PORT: u16 = 8888;
 
 /// A validated cluster file.

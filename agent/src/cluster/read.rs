@@ -194,14 +194,14 @@ fn read_endpoint(mut s: Section<'_, '_>) -> EndpointDraft {
         port: at(&mut s, "port", "write a TCP port, 1 to 65535"),
         by: must(&mut s, "by", "write \"load-balancer\", \"stacked\" or \"external\""),
         vip: at(&mut s, "vip", "write a free IPv4 address of the nodes' subnet, without a prefix"),
-        proxy: at(&mut s, "proxy", "write \"haproxy\" or \"none\""),
+        proxy: at(&mut s, "proxy", "write \"haproxy\", \"nginx\" or \"none\""),
     };
     if let Some(port) = &draft.port {
         match port.value {
             0 => s.error("port", "0 is not a port", "write a TCP port, 1 to 65535"),
             STATS_PORT => s.error(
                 "port",
-                format!("{STATS_PORT} is taken by haproxy's page of figures"),
+                format!("{STATS_PORT} is where the proxy says how it is"),
                 "choose another port, 6443 for instance",
             ),
             _ => {}

@@ -158,7 +158,7 @@ fn vrrp(cluster: &Cluster, secrets: &Secrets, node: &Node) -> Option<role::Vrrp>
     })
 }
 
-/// Only for a machine that runs haproxy: those that hold the VIP.
+/// Only for a machine that runs a proxy: those that hold the VIP.
 fn proxy(cluster: &Cluster, secrets: &Secrets, node: &Node) -> Option<role::Proxy> {
     if cluster.endpoint.proxy == ProxyKind::None || !cluster.vip_holders().any(|h| h.name == node.name) {
         return None;
@@ -169,7 +169,8 @@ fn proxy(cluster: &Cluster, secrets: &Secrets, node: &Node) -> Option<role::Prox
         kind: cluster.endpoint.proxy,
         servers,
         stats_port: STATS_PORT,
-        stats_password: secrets.stats_password.clone(),
+        stats_password: (cluster.endpoint.proxy == ProxyKind::Haproxy)
+            .then(|| secrets.stats_password.clone()),
     })
 }
 

@@ -759,4 +759,9 @@ impl Host for Fake {
     fn random(&self) -> f64 {
         0.5
     }
+
+    /// A network on which nobody else is.
+    fn ask_link(&self, _: &str, _: &[Ipv4Addr]) -> io::Result<super::link::Heard> {
+        Ok(super::link::Heard::default())
+    }
 }

@@ -205,6 +205,10 @@ impl Host for Linux {
         let value = std::collections::hash_map::RandomState::new().build_hasher().finish();
         (value >> 11) as f64 / (1u64 << 53) as f64
     }
+
+    fn ask_link(&self, interface: &str, addresses: &[Ipv4Addr]) -> io::Result<super::link::Heard> {
+        super::link::ask(interface, addresses)
+    }
 }
 
 type Reader = std::thread::JoinHandle<String>;

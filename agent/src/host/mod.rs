@@ -1,6 +1,7 @@
 //! The one narrow trait that all effects on a node stand behind.
 
 pub mod fake;
+pub mod link;
 pub mod linux;
 
 use std::fmt;
@@ -144,6 +145,9 @@ pub trait Host {
     fn sleep(&self, duration: Duration);
     /// A random number in 0..1, for jitter.
     fn random(&self) -> f64;
+
+    /// Who on a link holds some addresses, and who speaks VRRP there; takes three seconds.
+    fn ask_link(&self, interface: &str, addresses: &[std::net::Ipv4Addr]) -> io::Result<link::Heard>;
 }
 
 /// The text of a file, or `None` if it is missing or not UTF-8.

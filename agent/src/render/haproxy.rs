@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::{API_PORT, CA_FILE, WRITTEN_BY};
 use crate::role::NodeSpec;
+use crate::role::types::ProxyKind;
 
 /// Answers 200 on the statistics' port, without a password, while a control plane is healthy.
 pub const HEALTH_PATH: &str = "/healthz";
@@ -11,18 +12,19 @@ pub const HEALTH_PATH: &str = "/healthz";
 /// The user of the statistics' page.
 const STATS_USER: &str = "kindling";
 
-/// haproxy in front of every control plane. Holds the statistics' password. Empty where the node has no
-/// proxy.
+/// haproxy in front of every control plane. Holds the statistics' password. Empty where the node does
+/// not run it.
 ///
 /// It listens on the VIP alone: the control planes of a stacked cluster have other ports for everybody
 /// else, and a load balancer's own address is for its administrators. So `ip_nonlocal_bind` is needed.
 pub fn haproxy(spec: &NodeSpec) -> String {
-    let Some(proxy) = spec.proxy() else { return String::new() };
+    let Some(proxy) = spec.proxy().filter(|p| p.kind == ProxyKind::Haproxy) else { return String::new() };
     let port = spec.endpoint.port;
     // A load balancer without a VIP cannot be written in a cluster file; it would listen everywhere.
     let vip = spec.endpoint.vip.map(|vip| vip.to_string()).unwrap_or_default();
     let stats_port = proxy.stats_port;
-    let password = quoted(proxy.stats_password.expose());
+    // The role file is refused without it.
+    let password = quoted(proxy.stats_password.as_ref().map_or("", |p| p.expose()));
     let mut text = format!(
         "{WRITTEN_BY}
 global
@@ -41,7 +43,8 @@ defaults
     log global
     option log-health-checks
     option dontlognull
-    timeout connect 1s
+    # On one network a connection takes a millisecond; what is not answered goes to another control plane.
+    timeout connect 500ms
     timeout client 30s
     timeout server 30s
 
@@ -64,13 +67,14 @@ backend control-planes
     # A connection that is refused or not answered goes to another control plane at once.
     retries 3
     option redispatch 1
-    # An answer may take longer than a dead machine's silence: a busy API server is not a dead one.
+    # An answer may take longer than a dead machine's silence: a busy API server is not a dead one. Connecting
+    # and the handshake have the time that connections have.
     timeout check 2s
     option httpchk
     http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host kubernetes hdr Connection close
     http-check expect status 200
     default-server check check-ssl verify required ca-file {CA_FILE}
-    default-server inter 500ms fastinter 250ms fall 2 rise 2 on-marked-down shutdown-sessions
+    default-server inter 500ms fastinter 250ms fall 3 rise 2 on-marked-down shutdown-sessions
 "
     );
     for (name, address) in &proxy.servers {
@@ -87,7 +91,9 @@ frontend statistics
     mode http
     bind :{stats_port}
     timeout http-request 5s
-    # Asked by keepalived's check on this machine.
+    option httplog
+    option dontlog-normal
+    # Asked many times a second by Kindling's watcher on this machine.
     monitor-uri {HEALTH_PATH}
     monitor fail if {{ nbsrv(control-planes) lt 1 }}
     http-request auth realm Kindling unless {{ http_auth(administrators) }}

@@ -13,6 +13,8 @@ mod hosts;
 mod keepalived;
 mod kernel;
 mod kubeadm;
+mod nginx;
+mod watched;
 mod yaml;
 
 pub use addons::substitute;
@@ -26,16 +28,16 @@ pub use etcd::{
 };
 pub use haproxy::{HEALTH_PATH, haproxy};
 pub use hosts::hosts;
-pub use keepalived::{keepalived, keepalived_check};
+pub use keepalived::keepalived;
 pub use kernel::{modules, modules_conf, sysctl_conf, sysctls};
 pub use kubeadm::{ConfigApi, Environment, kubeadm_init, kubeadm_join};
+pub use nginx::nginx;
+pub use watched::watched;
 
 /// First line of every rendered file that has comments.
 const WRITTEN_BY: &str = "# Written by Kindling from the role file: changes are lost at the next run.\n";
 
 /// Where every node keeps the cluster's CA certificate.
 const CA_FILE: &str = "/etc/kindling/ca.crt";
-/// Where [`keepalived_check`] lies, 0755.
-const CHECK_FILE: &str = "/etc/kindling/check-endpoint";
 /// The API server's own port on every control plane.
 const API_PORT: u16 = 6443;

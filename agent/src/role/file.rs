@@ -47,7 +47,7 @@ pub struct RoleFile {
     /// Present where the VIP may live.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vrrp: Option<Vrrp>,
-    /// Present where haproxy runs.
+    /// Present where haproxy or nginx runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy: Option<Proxy>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,8 +132,11 @@ pub struct Proxy {
     pub kind: ProxyKind,
     /// The API servers behind it.
     pub servers: BTreeMap<DnsName, Ipv4Addr>,
+    /// haproxy's page of figures; in any case where the proxy says that it lives.
     pub stats_port: u16,
-    pub stats_password: Secret,
+    /// haproxy's alone: nginx has no page of figures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stats_password: Option<Secret>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -345,9 +348,13 @@ fn read_proxy(mut s: Section<'_, '_>) -> Option<Proxy> {
     let kind = s.required("kind", RENDER);
     let servers = s.required("servers", RENDER);
     let stats_port = s.required("stats_port", RENDER);
-    let stats_password = s.required_secret("stats_password", RENDER);
+    let stats_password: Option<Secret> = if kind == Some(ProxyKind::Haproxy) {
+        s.required_secret("stats_password", RENDER)
+    } else {
+        s.optional_secret("stats_password", RENDER)
+    };
     s.finish();
-    Some(Proxy { kind: kind?, servers: servers?, stats_port: stats_port?, stats_password: stats_password? })
+    Some(Proxy { kind: kind?, servers: servers?, stats_port: stats_port?, stats_password })
 }
 
 fn read_control_plane(mut s: Section<'_, '_>) -> Option<ControlPlane> {

@@ -170,7 +170,7 @@ impl NodeSpec {
             kubernetes.registries.iter().filter_map(|r| r.password.as_ref()).for_each(|p| hide(p.expose()));
         }
         self.vrrp().into_iter().for_each(|v| hide(v.password.expose()));
-        self.proxy().into_iter().for_each(|p| hide(p.stats_password.expose()));
+        self.proxy().and_then(|p| p.stats_password.as_ref()).into_iter().for_each(|p| hide(p.expose()));
         while let Some(start) = text.find("PRIVATE KEY-----\n") {
             let from = start + "PRIVATE KEY-----".len();
             let to = text[from..].find("-----END").map_or(text.len(), |n| from + n);
@@ -273,11 +273,14 @@ impl NodeSpec {
                 );
             }
         }
-        if file.endpoint.by == EndpointBy::Stacked && file.proxy.is_some() && file.endpoint.port == 6443 {
+        if file.endpoint.by == EndpointBy::Stacked
+            && let Some(proxy) = &file.proxy
+            && file.endpoint.port == 6443
+        {
             findings.error(
                 "endpoint.port",
                 at("port"),
-                "haproxy and the API server cannot both listen on 6443 of one machine",
+                format!("{} and the API server cannot both listen on 6443 of one machine", proxy.kind),
                 "use another port for the endpoint, 8443 for instance",
             );
         }

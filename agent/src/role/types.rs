@@ -462,5 +462,17 @@ pub enum EndpointBy {
 #[serde(rename_all = "kebab-case")]
 pub enum ProxyKind {
     Haproxy,
+    /// Its stream module: without active checks and without statistics.
+    Nginx,
     None,
+}
+
+impl fmt::Display for ProxyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Haproxy => "haproxy",
+            Self::Nginx => "nginx",
+            Self::None => "none",
+        })
+    }
 }

@@ -29,7 +29,7 @@ const MOST_REMOVALS: usize = 3;
 pub fn join(cx: &mut Context<'_>, join: &JoinEtcd) -> Result<(), StepError> {
     let (host, spec) = (cx.host, cx.spec);
     let role = spec.control_plane().expect("only control planes have etcd members");
-    let etcd = Etcd::new(host, role)?;
+    let etcd = Etcd::of_control_plane(host, role)?;
     if manifest_is_whole(host) {
         return wait_until_it_runs(cx, &etcd, None);
     }

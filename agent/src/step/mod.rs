@@ -15,6 +15,7 @@ pub mod ready;
 pub mod service;
 pub mod stale;
 pub mod unity;
+pub mod vip;
 
 use crate::error::StepError;
 use crate::host::Host;
@@ -59,6 +60,7 @@ impl Step {
             Action::Kernel(kernel) => kernel.look(cx),
             Action::SwapOff => kernel::look_swap(cx),
             Action::Service(service) => service.look(cx),
+            Action::VipFree(question) => question.look(cx),
             Action::Images => images::look(cx),
             Action::Certificates(certificates) => certificates.look(cx),
             Action::Etcd(member) => member.look(cx),
@@ -74,8 +76,8 @@ impl Step {
     /// Does what [`Step::look`] found missing. Returns a remark.
     pub fn act(&self, cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
         match &self.action {
-            // Both only look.
-            Action::Preflight(_) | Action::OneCluster => Ok(None),
+            // They only look.
+            Action::Preflight(_) | Action::OneCluster | Action::VipFree(_) => Ok(None),
             Action::Hostname(name) => files::act_hostname(name, cx),
             Action::Files(list) => files::act(list, cx),
             Action::Timezone(zone) => files::act_timezone(zone, cx),

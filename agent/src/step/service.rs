@@ -18,11 +18,13 @@ pub struct Service {
     pub checker: Option<Vec<&'static str>>,
     /// A command that succeeds when the service answers.
     pub probe: Option<Vec<&'static str>>,
+    /// Another unit that must not run beside it, where an earlier role file may have wanted it.
+    pub instead_of: Option<&'static str>,
 }
 
 impl Service {
     pub fn new(unit: &'static str, files: Vec<FileSpec>) -> Self {
-        Self { unit, files, checker: None, probe: None }
+        Self { unit, files, checker: None, probe: None, instead_of: None }
     }
 
     pub fn checked_by(mut self, program: &'static str, args: &[&'static str]) -> Self {
@@ -35,8 +37,13 @@ impl Service {
         self
     }
 
-    fn is(&self, host: &dyn Host, what: &str) -> bool {
-        host.run(&Command::query("systemctl", [what, "--quiet", self.unit])).is_ok()
+    pub fn instead_of(mut self, unit: &'static str) -> Self {
+        self.instead_of = Some(unit);
+        self
+    }
+
+    fn is_enabled(host: &dyn Host, unit: &str) -> bool {
+        host.run(&Command::query("systemctl", ["is-enabled", "--quiet", unit])).is_ok()
     }
 
     /// The unit's state, once systemd is through with starting it: after a boot that may go on beside the agent.
@@ -68,7 +75,10 @@ impl Service {
         if cx.interrupted {
             return Ok(Found::Differs("an earlier run was interrupted here".into()));
         }
-        if !self.is(cx.host, "is-enabled") {
+        if let Some(other) = self.instead_of.filter(|other| Self::is_enabled(cx.host, other)) {
+            return Ok(Found::Differs(format!("{other} is enabled")));
+        }
+        if !Self::is_enabled(cx.host, self.unit) {
             return Ok(Found::Differs(format!("{} is not enabled", self.unit)));
         }
         let state = self.settled_state(cx);
@@ -88,7 +98,10 @@ impl Service {
             files::write(cx.host, file)?;
         }
         let minutes = Duration::from_secs(180);
-        if !self.is(cx.host, "is-enabled") {
+        if let Some(other) = self.instead_of.filter(|other| Self::is_enabled(cx.host, other)) {
+            cx.host.run(&Command::new("systemctl", ["disable", "--now", other]).timeout(minutes))?;
+        }
+        if !Self::is_enabled(cx.host, self.unit) {
             cx.host.run(&Command::new("systemctl", ["enable", self.unit]))?;
         }
         // restart starts what does not run

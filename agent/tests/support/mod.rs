@@ -38,23 +38,31 @@ w1 = { role = "worker", address = "10.0.0.21/24", labels = { zone = "a" } }
 "#;
 
 /// `xcp1` is cp1 of the same cluster with an external etcd.
-pub fn spec(node: &str) -> NodeSpec {
-    let external = node.starts_with("etcd") || node.starts_with('x');
-    let node = node.trim_start_matches('x');
-    let text = if external {
+pub fn cluster(node: &str, proxy: &str) -> Cluster {
+    let proxy = format!("proxy = \"{proxy}\"");
+    let text = if node.starts_with("etcd") || node.starts_with('x') {
         CLUSTER.replace("ENDPOINT", "stacked").replace("PORT", "6443")
             + "etcd1 = { role = \"etcd\", address = \"10.0.0.41/24\" }\n\
                etcd2 = { role = \"etcd\", address = \"10.0.0.42/24\" }\n\
                etcd3 = { role = \"etcd\", address = \"10.0.0.43/24\" }\n"
     } else if node.starts_with("ha") {
-        CLUSTER.replace("ENDPOINT", "load-balancer").replace("PORT", "6443")
+        CLUSTER.replace("ENDPOINT", "load-balancer").replace("PORT", &format!("6443\n{proxy}"))
             + "ha1 = { role = \"load-balancer\", address = \"10.0.0.31/24\" }\n\
                ha2 = { role = \"load-balancer\", address = \"10.0.0.32/24\" }\n"
     } else {
-        CLUSTER.replace("ENDPOINT", "stacked").replace("PORT", "8443\nproxy = \"haproxy\"")
+        CLUSTER.replace("ENDPOINT", "stacked").replace("PORT", &format!("8443\n{proxy}"))
     };
-    let (cluster, _) = Cluster::parse(Source::new("cluster.toml", text)).unwrap_or_else(|e| panic!("{e}"));
-    let node = cluster.node(node).expect("the node is in the cluster");
+    Cluster::parse(Source::new("cluster.toml", text)).unwrap_or_else(|e| panic!("{e}")).0
+}
+
+pub fn spec(node: &str) -> NodeSpec {
+    spec_with(node, "haproxy")
+}
+
+/// With this in front of the API servers.
+pub fn spec_with(node: &str, proxy: &str) -> NodeSpec {
+    let cluster = cluster(node, proxy);
+    let node = cluster.node(node.trim_start_matches('x')).expect("the node is in the cluster");
     let role = render::role_file(&cluster, secrets(), node).to_toml();
     NodeSpec::parse(Source::new("role.toml", role)).unwrap_or_else(|e| panic!("{e}")).0
 }

@@ -1,0 +1,42 @@
+//! The endpoint watcher: says, many times a second, how much this machine should hold the VIP.
+//!
+//! keepalived runs a check script once a second at most, so a dead or frozen proxy would cost two seconds.
+//! It also follows a number in a file by inotify (`track_file` in keepalived.conf(5)) and adds it to its
+//! priority: this process writes that number. What it *checks* is told apart in [`health`], what it *writes*
+//! is decided in [`weight`]: both are pure. keepalived says who holds the VIP through a FIFO.
+
+mod health;
+mod probe;
+mod watch;
+mod weight;
+
+use std::net::SocketAddr;
+
+pub use watch::run;
+pub use weight::PENALTY;
+
+/// Rendered by [`crate::render::watched`].
+pub const CONFIG_FILE: &str = "/etc/kindling/endpoint.toml";
+/// Where the number, what must outlive a restart, and the FIFO lie.
+pub const FOLDER: &str = "/run/kindling/endpoint";
+/// The number that keepalived adds to its priority.
+pub const WEIGHT_FILE: &str = "/run/kindling/endpoint/weight";
+/// Where keepalived says what it has become (`vrrp_notify_fifo`).
+pub const FIFO: &str = "/run/kindling/endpoint/states";
+
+/// What decides on this machine whether it should hold the VIP.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The proxy's own word, by plain HTTP on this machine, or the local API server's, verified against
+    /// the cluster's CA.
+    pub check: Check,
+    pub address: SocketAddr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Check {
+    Proxy,
+    ApiServer,
+}

@@ -1,0 +1,206 @@
+//! The process: two threads that listen, and one that writes the number.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::Mode;
+use nix::time::{ClockId, clock_gettime};
+
+use super::health::{Health, Outcome, Rules};
+use super::probe::Probe;
+use super::weight::weight;
+use super::{CONFIG_FILE, Config, FIFO, FOLDER, WEIGHT_FILE};
+
+const STATE_FILE: &str = "/run/kindling/endpoint/state.json";
+/// systemd is told that all goes well while checks come in; they take two seconds at most.
+const STALE: Duration = Duration::from_secs(5);
+
+enum Event {
+    Checked(Outcome),
+    /// keepalived became MASTER, or something else.
+    Master(bool),
+}
+
+/// What must outlive a restart of this process.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+struct State {
+    /// `None` until it was for the first time.
+    healthy: Option<bool>,
+    /// Seconds since boot at which this machine became MASTER.
+    master_since: Option<f64>,
+}
+
+/// Watches until it is killed. `ca_file` is the cluster's CA certificate.
+pub fn run(ca_file: &Path) -> io::Result<()> {
+    let other = |error: String| io::Error::other(error);
+    let config = fs::read_to_string(CONFIG_FILE)?;
+    let config: Config = toml::from_str(&config).map_err(|error| other(format!("{CONFIG_FILE}: {error}")))?;
+    let ca = fs::read_to_string(ca_file)?;
+    let rules = Rules::of(config.check);
+    let probe = Probe::new(&config, rules, &ca).map_err(|error| other(error.to_string()))?;
+    fs::create_dir_all(FOLDER)?;
+
+    let (send, receive) = channel();
+    let states = send.clone();
+    thread::spawn(move || listen(&states));
+    thread::spawn(move || check(&probe, rules.pause, &send));
+    decide(&receive, rules)
+}
+
+fn check(probe: &Probe, pause: Duration, send: &Sender<Event>) {
+    while send.send(Event::Checked(probe.ask())).is_ok() {
+        thread::sleep(pause);
+    }
+}
+
+/// Hears from keepalived what it has become.
+fn listen(send: &Sender<Event>) {
+    loop {
+        if let Err(error) = hear(send) {
+            log::warn!("{FIFO}: {error}");
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Until the FIFO is another one.
+fn hear(send: &Sender<Event>) -> io::Result<()> {
+    // Made here, because keepalived removes at its end what it made itself.
+    if !fs::metadata(FIFO).is_ok_and(|m| m.file_type().is_fifo()) {
+        nix::unistd::mkfifo(FIFO, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    }
+    // Open for writing as well, so that the end of keepalived is not the end of the file.
+    let file = OpenOptions::new().read(true).write(true).open(FIFO)?;
+    let number = file.metadata()?.ino();
+    let mut lines = BufReader::new(&file);
+    loop {
+        let mut ready = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+        if !lines.buffer().is_empty() || poll(&mut ready, PollTimeout::from(1000u16))? > 0 {
+            let mut line = String::new();
+            lines.read_line(&mut line)?;
+            if let Some(master) = becomes_master(line.trim_end()) {
+                let _ = send.send(Event::Master(master));
+            }
+        } else if fs::metadata(FIFO).map(|m| m.ino()).ok() != Some(number) {
+            return Ok(());
+        }
+    }
+}
+
+/// `INSTANCE "kang" MASTER 100`: the states among what keepalived says.
+fn becomes_master(line: &str) -> Option<bool> {
+    let mut words = line.rsplit(' ');
+    let (_, state) = (words.next()?, words.next()?);
+    match state {
+        "MASTER" => Some(true),
+        "BACKUP" | "FAULT" | "STOP" => Some(false),
+        _ => None,
+    }
+}
+
+fn decide(receive: &Receiver<Event>, rules: Rules) -> io::Result<()> {
+    let systemd = Systemd::new();
+    let mut state = State::load();
+    let mut health = Health::new(rules, state.healthy);
+    let mut number = None;
+    let mut checked = now();
+    systemd.tell("READY=1");
+    loop {
+        let master = state.master_since.map(|since| Duration::from_secs_f64((now() - since).max(0.0)));
+        let next = weight(health.healthy, master);
+        if number != Some(next) {
+            write_number(next)?;
+            number = Some(next);
+        }
+        let before = state;
+        match receive.recv_timeout(Duration::from_millis(250)) {
+            Ok(Event::Checked(outcome)) => {
+                checked = now();
+                if health.see(outcome) {
+                    state.healthy = Some(health.healthy);
+                    log::info!("this machine is {}healthy", if health.healthy { "" } else { "not " });
+                }
+            }
+            Ok(Event::Master(true)) => state.master_since = state.master_since.or(Some(now())),
+            Ok(Event::Master(false)) => state.master_since = None,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("a thread has ended")),
+        }
+        if state != before {
+            state.save()?;
+        }
+        if now() - checked < STALE.as_secs_f64() {
+            systemd.tell("WATCHDOG=1");
+        }
+    }
+}
+
+impl State {
+    /// As it was before this process was started again; at first what keepalived begins with.
+    fn load() -> Self {
+        let saved = fs::read(STATE_FILE).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        saved.unwrap_or(Self { healthy: None, master_since: None })
+    }
+
+    fn save(&self) -> io::Result<()> {
+        let text = serde_json::to_string(self).map_err(io::Error::other)?;
+        let next = format!("{STATE_FILE}.new");
+        fs::write(&next, text)?;
+        fs::rename(next, STATE_FILE)
+    }
+}
+
+/// Over the old one and never shorter, so that keepalived, which reads at the end of a write, never finds
+/// an empty file.
+fn write_number(number: i32) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(WEIGHT_FILE)?;
+    file.write_all(format!("{number:4}\n").as_bytes())
+}
+
+/// Seconds since boot, those in which the machine slept included.
+fn now() -> f64 {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0.0, |t| t.tv_sec() as f64 + t.tv_nsec() as f64 / 1e9)
+}
+
+/// systemd's side of sd_notify(3): if nothing is heard for WatchdogSec, the process is started again.
+struct Systemd(Option<(UnixDatagram, String)>);
+
+impl Systemd {
+    fn new() -> Self {
+        let socket = std::env::var("NOTIFY_SOCKET").ok().filter(|path| path.starts_with('/'));
+        Self(socket.and_then(|path| Some((UnixDatagram::unbound().ok()?, path))))
+    }
+
+    fn tell(&self, what: &str) {
+        if let Some((socket, path)) = &self.0 {
+            let _ = socket.send_to(what.as_bytes(), path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keepaliveds_words_are_understood() {
+        for (line, master) in [
+            ("INSTANCE \"kang\" MASTER 170", Some(true)),
+            ("INSTANCE \"kang\" BACKUP 100", Some(false)),
+            ("INSTANCE \"kang\" FAULT 100", Some(false)),
+            ("INSTANCE \"kang\" STOP 100", Some(false)),
+            ("INSTANCE \"kang\" MASTER_RX_LOWER_PRI 100", None),
+            ("", None),
+        ] {
+            assert_eq!(becomes_master(line), master, "{line}");
+        }
+    }
+}
