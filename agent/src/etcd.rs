@@ -11,6 +11,7 @@ use crate::cluster::pki::Pair;
 use crate::error::StepError;
 use crate::host::Host;
 use crate::kube::{Credentials, KubeError, Method, Request, Server};
+use crate::retry::{Attempt, Patience, wait};
 use crate::role::ControlPlaneRole;
 use crate::role::types::Secret;
 
@@ -84,7 +85,22 @@ impl<'a> Etcd<'a> {
         self.post(at, "/v3/kv/range", &json!({ "key": "a2luZGxpbmc=", "limit": "1" })).map(|_| ())
     }
 
-    pub fn remove(&self, at: Ipv4Addr, id: &str) -> Result<(), KubeError> {
-        self.post(at, "/v3/cluster/member/remove", &json!({ "ID": id })).map(|_| ())
+    /// Removes a member through the one at `at`. etcd wants those that stay to have seen each other for some seconds,
+    /// so that is waited for.
+    pub fn remove(&self, at: Ipv4Addr, id: &str, waiting: &mut dyn FnMut(&str)) -> Result<(), StepError> {
+        wait(
+            self.host,
+            Patience::seconds(60),
+            waiting,
+            || match self.post(at, "/v3/cluster/member/remove", &json!({ "ID": id })) {
+                Ok(_) => Attempt::Ready(()),
+                // Somebody, or an answer that was lost, was faster.
+                Err(error) if error.status() == Some(404) => Attempt::Ready(()),
+                Err(error) => Attempt::NotYet(format!("etcd does not remove the member yet: {error}")),
+            },
+            |reason| {
+                StepError::passing(reason, "etcd removes a member only with a quorum: power the others on")
+            },
+        )
     }
 }

@@ -286,19 +286,17 @@ fn members_without<'a>(
 }
 
 fn remove_member(spec: &NodeSpec, host: &dyn Host, tell: &mut dyn FnMut(&str)) -> Result<(), StepError> {
-    let remove = || {
+    let remove = |tell: &mut dyn FnMut(&str)| {
         let (etcd, teller, members) = members_without(spec, host)?;
         let url = peer_url(spec.address());
         let Some(own) = members.iter().find(|m| m.peer_url == url) else { return Ok(()) };
-        etcd.remove(teller, &own.id).map_err(|error| {
-            StepError::passing(format!("cannot remove the etcd member: {error}"), "run the reset again")
-        })
+        etcd.remove(teller, &own.id, tell)
     };
-    let Role::ControlPlane(role) = &spec.role else { return remove() };
+    let Role::ControlPlane(role) = &spec.role else { return remove(tell) };
     // Nobody may join meanwhile.
     let access = Access::new(host, spec, role)?;
     let lock = lease::acquire(&access, lease::ETCD_JOIN, spec.name.as_str(), spec.deadlines.cluster, tell)?;
-    let removed = remove();
+    let removed = remove(tell);
     lock.release();
     // A removed member ends, and its kubelet would start it again for ever.
     removed.and_then(|()| remove_file(host, Path::new(ETCD_MANIFEST)))

@@ -103,7 +103,7 @@ fn add(cx: &mut Context<'_>, etcd: &Etcd<'_>, join: &JoinEtcd, lock: &Lock<'_>) 
     let now = etcd.members(teller).unwrap_or_default();
     if let Some(own) = own(&now, spec) {
         (cx.waiting)("removing the etcd member that this machine had before");
-        remove_own(etcd, teller, own)?;
+        etcd.remove(teller, &own.id, cx.waiting)?;
     }
     remove(host, DATA)?;
     let watch = Watch::new(host);
@@ -153,15 +153,6 @@ fn wait_for_the_others(
             )
         },
     )
-}
-
-fn remove_own(etcd: &Etcd<'_>, teller: Ipv4Addr, own: &Member) -> Result<(), StepError> {
-    etcd.remove(teller, &own.id).map_err(|error| {
-        StepError::passing(
-            format!("cannot remove this machine's old etcd member: {error}"),
-            "etcd removes a member only with a quorum: power the other control planes on",
-        )
-    })
 }
 
 /// The manifest that kubeadm would have written, from the members that the others know: kubeadm itself asks the API for
@@ -267,7 +258,7 @@ fn give_up(cx: &mut Context<'_>, etcd: &Etcd<'_>, late: StepError) -> Result<Ste
     host.write(path, (before + &own.id + "\n").as_bytes(), 0o644)
         .map_err(|e| StepError::file("write", path, &e))?;
     remove(host, kubeadm::ETCD_MANIFEST)?;
-    remove_own(etcd, teller, &own)?;
+    etcd.remove(teller, &own.id, cx.waiting)?;
     remove(host, DATA)?;
     Ok(StepError::passing(format!("{}; it was taken out again, and is added anew", late.cause), remedy))
 }
