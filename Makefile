@@ -14,7 +14,7 @@ DEMO := build/demo
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Options of 'make image': DISTRO=ubuntu|debian KUBERNETES=apt|dir KUBERNETES_DIR= KUBERNETES_VERSION="
 	@echo "  KUBERNETES_MIRROR= MIRROR= (image/bake --help says more). KINDLING_CACHE= moves what is kept."
@@ -27,6 +27,14 @@ demo: build test-image ## A control plane and a worker behind a VIP in QEMU, fro
 demo-down: ## Stop the demo's machines and remove them
 	$(KINDLING) down --cluster $(DEMO)/cluster.toml --state $(DEMO)/state
 
+.PHONY: demo-ha
+demo-ha: build test-tree ## The lecture's topology in machines: three control planes, two load balancers, a worker (root)
+	tests/demo-ha
+
+.PHONY: demo-ha-down
+demo-ha-down: ## Stop the HA demo's machines and remove them
+	$(KINDLING) down --cluster $(DEMO)-ha/cluster.toml --state $(DEMO)-ha/state
+
 .PHONY: build
 build: tools ## The kindling binary: target/release/kindling
 	cargo build --release --locked
@@ -36,12 +44,20 @@ image: build ## The node image: build/image/DISTRO/kindling.{qcow2,raw}
 	image/bake
 
 .PHONY: test
-test: ## Everything but QEMU: unit tests, keepalived and haproxy in namespaces, a real cluster in machines
+test: ## Everything but QEMU: unit tests, keepalived, haproxy and etcd in namespaces, real clusters in machines
 	tests/run
 
 .PHONY: e2e
 e2e: build test-image ## The real cluster once more, in QEMU, from the baked disk
 	tests/e2e qemu
+
+.PHONY: e2e-ha
+e2e-ha: build test-image ## Three control planes and a worker in QEMU, from the baked disk, powered on one after the other
+	tests/e2e qemu ha
+
+.PHONY: chaos
+chaos: build test-tree ## N=3 formations with random faults, of the seeds SEED=1, ...; in machines (root)
+	tests/chaos $(or $(N),3) $(or $(SEED),1)
 
 .PHONY: bench
 bench: build test-image ## The figures, beside the lecture's commands as a script
@@ -64,3 +80,8 @@ tools:
 .PHONY: test-image
 test-image: build
 	tests/image
+
+# Without its disk, which only QEMU needs.
+.PHONY: test-tree
+test-tree: build
+	TREE_ONLY=1 tests/image
