@@ -25,6 +25,7 @@ pub mod report;
 pub mod reset;
 pub mod retry;
 pub mod role;
+pub mod room;
 pub mod status;
 pub mod step;
 pub mod up;

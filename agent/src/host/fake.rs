@@ -12,6 +12,7 @@ use super::{Command, CommandError, Host, Output};
 use serde_json::{Value, json};
 
 use crate::kube::{Credentials, KubeError, Method, Request, Server};
+use crate::room::{self, Peer};
 
 /// What happens to the effect at which the power is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub struct Fake {
     pub cluster_is_up: Cell<bool>,
     /// What the cluster knows, wherever this machine's disk went.
     pub cluster: RefCell<ClusterState>,
+    /// What the other control planes' agents say of their disks.
+    pub peers_say: Cell<Peer>,
     /// How often the kubelet must be restarted before it starts the etcd pod, which it refuses until then.
     pub refuses_etcd: Cell<u32>,
     /// Whether a majority of an external etcd's members answers without this machine's doing.
@@ -534,6 +537,13 @@ impl Fake {
             message: "no".into(),
         };
         let is_own = self.own_address().is_some_and(|own| own == server.address.ip().to_string());
+        if server.address.port() == room::PORT {
+            return match self.peers_say.get() {
+                Peer::Fresh => Ok(room::FRESH.into()),
+                Peer::Member => Ok(room::MEMBER.into()),
+                Peer::Silent => Err(unreachable()),
+            };
+        }
         // Only an external etcd is asked this way.
         if matches!(server.address.port(), 2379 | 2380) && request.method == Method::Get {
             return self.etcd(server, request.path);

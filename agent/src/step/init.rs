@@ -3,15 +3,19 @@
 //! With pre-shared CAs two clusters formed by accident would trust each other, so the first control
 //! plane inits only where nobody answers under the cluster's CA and no member's data exists.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
 use super::join::{JOINING, Join};
 use super::{Context, Found, files, kubeadm};
 use crate::error::StepError;
-use crate::host::exists;
+use crate::host::{Host, exists};
 use crate::kube::{Credentials, KubeError, Server};
 use crate::plan::FileSpec;
+use crate::retry::{Attempt, Patience, wait};
+use crate::role::NodeSpec;
+use crate::room::{self, Peer};
 
 /// Written before the first `kubeadm init`: what lies on this disk afterwards is our own half-done work.
 const GRANT: &str = "/var/lib/kindling/init-grant";
@@ -61,7 +65,7 @@ impl Init {
             ));
         }
         if trace.is_none() {
-            if let Some(who) = somebody(cx)? {
+            if let Some(who) = existing(cx)? {
                 (cx.waiting)(&format!("the cluster exists already ({who} answers): joining it"));
                 return self.join.act(cx);
             }
@@ -84,14 +88,68 @@ impl Init {
     }
 }
 
+/// How long peers that do not answer at all are waited for: machines that were powered on at the same moment answer
+/// by then. One that is off must not keep a cluster from being formed.
+const GRACE: Duration = Duration::from_secs(45);
+
+/// Who has the cluster, once the other control planes said whether they know one; `None` where nobody does.
+fn existing(cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
+    let (host, spec) = (cx.host, cx.spec);
+    let role = spec.control_plane().expect("only control planes init");
+    let name = |ip: &Ipv4Addr| {
+        let name = spec.hosts.iter().find(|(_, address)| *address == ip).map(|(name, _)| name.to_string());
+        name.unwrap_or_else(|| ip.to_string())
+    };
+    let start = host.now();
+    let patience = Patience { longest: Duration::from_secs(2), ..Patience::seconds(spec.deadlines.cluster) };
+    wait(
+        host,
+        patience,
+        cx.waiting,
+        || {
+            match somebody(host, spec) {
+                Ok(None) => {}
+                Ok(who) => return Attempt::Ready(who),
+                Err(error) => return Attempt::Never(error),
+            }
+            let said: Vec<(&Ipv4Addr, Peer)> =
+                role.peers.iter().map(|ip| (ip, room::ask(host, spec, *ip))).collect();
+            let those = |what: Peer| -> Vec<String> {
+                said.iter().filter(|(_, said)| *said == what).map(|(ip, _)| name(ip)).collect()
+            };
+            let (members, silent) = (those(Peer::Member), those(Peer::Silent));
+            if !members.is_empty() {
+                return Attempt::NotYet(format!(
+                    "{} had the cluster before this machine's disk was new: its API does not answer yet",
+                    members.join(", ")
+                ));
+            }
+            if silent.is_empty() || host.now().saturating_sub(start) >= GRACE {
+                return Attempt::Ready(None);
+            }
+            Attempt::NotYet(format!(
+                "{} did not say yet whether the cluster exists; it is formed without them after {} s",
+                silent.join(", "),
+                GRACE.as_secs()
+            ))
+        },
+        |reason| {
+            StepError::passing(
+                reason,
+                "bring the other control planes back: their consoles say what they wait for. If their data is lost for good, give them empty disks",
+            )
+        },
+    )
+}
+
 /// Whoever answers under the cluster's CA, at the endpoint or at another control plane.
-fn somebody(cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
-    let role = cx.spec.control_plane().expect("only control planes init");
+fn somebody(host: &dyn Host, spec: &NodeSpec) -> Result<Option<String>, StepError> {
+    let role = spec.control_plane().expect("only control planes init");
     // A name that cannot be resolved yet answers nothing.
-    let mut servers = kubeadm::endpoint_servers(cx.host, cx.spec).unwrap_or_default();
-    servers.extend(role.peers.iter().map(|peer| Server::at(&cx.spec.ca, *peer, 6443)));
+    let mut servers = kubeadm::endpoint_servers(host, spec).unwrap_or_default();
+    servers.extend(role.peers.iter().map(|peer| Server::at(&spec.ca, *peer, 6443)));
     for server in servers {
-        match cx.host.get(&server, &Credentials::Anonymous, "/readyz", Duration::from_secs(2)) {
+        match host.get(&server, &Credentials::Anonymous, "/readyz", Duration::from_secs(2)) {
             // Not ready is an answer, too: it has this cluster's certificate.
             Ok(_) | Err(KubeError::Status { .. }) => return Ok(Some(server.address.to_string())),
             Err(KubeError::Untrusted { address, reason }) => {

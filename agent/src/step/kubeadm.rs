@@ -19,7 +19,7 @@ pub const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
 pub const ETCD_MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
 
 /// Files and folders that show that kubeadm has begun on this machine.
-const TRACES: &[&str] = &[
+pub const TRACES: &[&str] = &[
     "/etc/kubernetes/admin.conf",
     KUBELET_CONF,
     "/etc/kubernetes/bootstrap-kubelet.conf",
