@@ -56,6 +56,10 @@ cp2 = { role = "control-plane", address = "10.77.0.12/24" }
 /// loses four times as many.
 const MOVE: usize = 75;
 
+/// What an API server that hangs may cost. One or two where the machine is idle (the bench says how many);
+/// where it is not, the others have connections as well.
+const HANG: usize = 8;
+
 /// A network with a client, two machines that may hold the VIP, and API servers.
 struct Scene {
     world: World,
@@ -233,7 +237,7 @@ fn haproxy_hides_what_happens_to_an_api_server() {
     assert_eq!(lost, 0, "requests were lost as an API server came back");
 
     let lost = scene.lost("an API server hangs", holder, |w| w.signal("api2-api", Signal::SIGSTOP));
-    assert!(lost <= 3, "{lost} requests were lost as an API server hung");
+    assert!(lost <= HANG, "{lost} requests were lost as an API server hung");
     let lost = scene.lost("it goes on", holder, |w| w.signal("api2-api", Signal::SIGCONT));
     assert_eq!(lost, 0, "requests were lost as an API server went on");
 
@@ -302,5 +306,5 @@ fn nginx_takes_haproxys_place() {
     // It is never found out, but it holds the connections that it has, and gets few others.
     let lost = scene.lost("an API server hangs", holder, |w| w.signal("api2-api", Signal::SIGSTOP));
     scene.world.signal("api2-api", Signal::SIGCONT);
-    assert!(lost <= 10, "{lost} requests were lost as an API server hung");
+    assert!(lost <= HANG, "{lost} requests were lost as an API server hung");
 }

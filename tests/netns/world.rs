@@ -167,7 +167,8 @@ impl World {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace(name), "unshare"]);
         command.args(["--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]);
-        command.arg(script).arg(folder).env("KINDLING", env!("CARGO_BIN_EXE_kindling"));
+        let kindling = std::env::var_os("KINDLING").unwrap_or(env!("CARGO_BIN_EXE_kindling").into());
+        command.arg(script).arg(folder).env("KINDLING", kindling);
         command
     }
 

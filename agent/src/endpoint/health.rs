@@ -14,8 +14,8 @@ pub enum Outcome {
     Silent,
     /// An answer, and it says no; or one without a certificate of the cluster's CA.
     NotReady,
-    /// This process itself was stopped or starved meanwhile, so it cannot judge anybody.
-    Void,
+    /// As `Silent`, but this process itself was stopped or starved meanwhile: on such a machine everybody is late.
+    Late,
 }
 
 /// How often to check, how long to wait, and how many checks in a row decide.
@@ -25,6 +25,7 @@ pub struct Rules {
     pub deadline: Duration,
     refused: u32,
     silent: u32,
+    late: u32,
     not_ready: u32,
     rise: u32,
 }
@@ -36,9 +37,10 @@ impl Rules {
             // half a second, so that two load balancers notice the same thing before one reacts to it.
             Check::Proxy => Self {
                 pause: Duration::from_millis(50),
-                deadline: Duration::from_millis(250),
+                deadline: Duration::from_millis(280),
                 refused: 2,
                 silent: 1,
+                late: 6,
                 not_ready: 10,
                 rise: 40,
             },
@@ -48,6 +50,7 @@ impl Rules {
                 deadline: Duration::from_secs(2),
                 refused: 2,
                 silent: 2,
+                late: 4,
                 not_ready: 5,
                 rise: 10,
             },
@@ -76,11 +79,11 @@ impl Health {
     pub fn see(&mut self, outcome: Outcome) -> bool {
         let rules = &self.rules;
         let needed = match outcome {
-            Outcome::Void => return false,
             Outcome::Healthy if self.fresh => 1,
             Outcome::Healthy => rules.rise,
             Outcome::Refused => rules.refused,
             Outcome::Silent => rules.silent,
+            Outcome::Late => rules.late,
             Outcome::NotReady => rules.not_ready,
         };
         if (outcome == Outcome::Healthy) == self.healthy {
@@ -111,8 +114,8 @@ mod tests {
 
     #[test]
     fn the_surer_the_failure_the_sooner_it_counts() {
-        for (check, counts) in [(Check::Proxy, [1, 2, 10]), (Check::ApiServer, [2, 2, 5])] {
-            let outcomes = [Outcome::Silent, Outcome::Refused, Outcome::NotReady];
+        for (check, counts) in [(Check::Proxy, [1, 2, 6, 10]), (Check::ApiServer, [2, 2, 4, 5])] {
+            let outcomes = [Outcome::Silent, Outcome::Refused, Outcome::Late, Outcome::NotReady];
             assert_eq!(outcomes.map(|o| changes_after(check, true, o)), counts.map(Some), "{check:?}");
         }
     }
@@ -131,12 +134,6 @@ mod tests {
         let mut health = Health::new(Rules::of(Check::ApiServer), Some(true));
         assert!(!health.see(Outcome::Silent));
         assert!(health.see(Outcome::Refused));
-    }
-
-    #[test]
-    fn what_was_not_seen_decides_nothing() {
-        assert_eq!(changes_after(Check::Proxy, true, Outcome::Void), None);
-        assert_eq!(changes_after(Check::Proxy, false, Outcome::Void), None);
     }
 
     #[test]

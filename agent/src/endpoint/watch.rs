@@ -51,14 +51,12 @@ pub fn run(ca_file: &Path) -> io::Result<()> {
     let (send, receive) = channel();
     let states = send.clone();
     thread::spawn(move || listen(&states));
-    thread::spawn(move || check(&probe, rules.pause, &send));
+    thread::spawn(move || check(&probe, &send));
     decide(&receive, rules)
 }
 
-fn check(probe: &Probe, pause: Duration, send: &Sender<Event>) {
-    while send.send(Event::Checked(probe.ask())).is_ok() {
-        thread::sleep(pause);
-    }
+fn check(probe: &Probe, send: &Sender<Event>) {
+    while send.send(Event::Checked(probe.ask())).is_ok() {}
 }
 
 /// Hears from keepalived what it has become.

@@ -22,7 +22,11 @@ global_defs {{
     router_id {name}
     # It has adverts below a second and no authentication (RFC 5798, section 9).
     vrrp_version 3
-    # A busy machine must not miss its own adverts.
+    # A busy machine must not miss its own adverts, nor the others', or two hold the VIP for a moment. Where
+    # real time is not to be had, the nice value is what remains.
+    vrrp_rt_priority 10
+    # The limit of 10 ms that comes with it kills keepalived on a busy machine; in microseconds.
+    vrrp_rlimit_rttime 1000000
     vrrp_priority -20
     # No script is run; without this line keepalived misses the user that it would run it as.
     script_user root
