@@ -203,7 +203,11 @@ fn runtime(kubernetes: &Kubernetes, facts: &Facts) -> Step {
                         .map(|(path, text)| FileSpec::public(path, text)),
                 );
             }
-            let service = Service::new("containerd.service", files).answering("ctr", &["version"]);
+            // containerd serves without the kubelet's side of it when that fails to load, for want of inotify
+            // instances for one.
+            let service = Service::new("containerd.service", files)
+                .answering("ctr", &["plugins", "ls"])
+                .with_part("cri");
             step(
                 "containerd",
                 "containerd with systemd cgroups and the given registries",

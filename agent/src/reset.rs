@@ -73,6 +73,7 @@ const KUBERNETES_FILES: &[&str] = &[
 const ETCD_FILES: &[&str] = &["/var/lib/etcd", "/etc/etcd", "/etc/default/etcd"];
 const KINDLING_FILES: &[&str] = &[
     "/etc/kindling/endpoint.toml",
+    "/run/kindling/endpoint",
     "/etc/kindling/kubeadm.yaml",
     "/etc/kindling/discovery.conf",
     "/var/lib/kindling/joining",

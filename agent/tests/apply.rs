@@ -378,3 +378,21 @@ fn two_clusters_under_one_ca_are_told_apart_loudly() {
     );
     assert!(!failure.retry);
 }
+
+#[test]
+fn a_containerd_without_its_cri_plugin_is_restarted() {
+    let (spec, host) = (spec("w1"), machine("w1"));
+    run(&spec, &host);
+    host.boot();
+    host.cri_restarts.set(2);
+    let status = run(&spec, &host);
+    let failure = status.failure.expect("one restart is not enough");
+    assert_eq!(failure.step, "containerd");
+    assert!(
+        failure.cause.contains("containerd.service runs, but without its part `cri`"),
+        "{}",
+        failure.cause
+    );
+    assert!(failure.retry);
+    assert_eq!(run(&spec, &host).state, State::Done);
+}

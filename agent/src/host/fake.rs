@@ -69,6 +69,8 @@ pub struct Fake {
     pub cluster_is_up: Cell<bool>,
     /// What the cluster knows, wherever this machine's disk went.
     pub cluster: RefCell<ClusterState>,
+    /// How often containerd must be restarted until its CRI plugin loads.
+    pub cri_restarts: Cell<u32>,
     /// What the other control planes' agents say of their disks.
     pub peers_say: Cell<Peer>,
     /// How often the kubelet must be restarted before it starts the etcd pod, which it refuses until then.
@@ -390,6 +392,9 @@ impl Fake {
             "restart" if unit == "kubelet.service" && self.refuses_etcd.get() > 0 => {
                 self.refuses_etcd.set(self.refuses_etcd.get() - 1);
             }
+            "restart" if unit == "containerd.service" && self.cri_restarts.get() > 0 => {
+                self.cri_restarts.set(self.cri_restarts.get() - 1);
+            }
             "start" | "restart" => {
                 if unit == "etcd.service" {
                     self.start_etcd();
@@ -458,6 +463,10 @@ impl Fake {
     }
 
     fn ctr(&self, args: &[String]) -> Result<String, String> {
+        if args[0] == "plugins" {
+            let state = if self.cri_restarts.get() == 0 { "ok" } else { "error" };
+            return Ok(format!("TYPE ID PLATFORMS STATUS\nio.containerd.grpc.v1 cri linux/amd64 {state}\n"));
+        }
         match args.get(2).map(String::as_str) {
             Some("ls") => {
                 let mut text = String::from("REF TYPE DIGEST SIZE PLATFORMS LABELS\n");

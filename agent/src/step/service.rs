@@ -18,13 +18,15 @@ pub struct Service {
     pub checker: Option<Vec<&'static str>>,
     /// A command that succeeds when the service answers.
     pub probe: Option<Vec<&'static str>>,
+    /// What the probe must list as `ok`: the second word of a line that ends so.
+    pub part: Option<&'static str>,
     /// Another unit that must not run beside it, where an earlier role file may have wanted it.
     pub instead_of: Option<&'static str>,
 }
 
 impl Service {
     pub fn new(unit: &'static str, files: Vec<FileSpec>) -> Self {
-        Self { unit, files, checker: None, probe: None, instead_of: None }
+        Self { unit, files, checker: None, probe: None, part: None, instead_of: None }
     }
 
     pub fn checked_by(mut self, program: &'static str, args: &[&'static str]) -> Self {
@@ -39,6 +41,12 @@ impl Service {
 
     pub fn instead_of(mut self, unit: &'static str) -> Self {
         self.instead_of = Some(unit);
+        self
+    }
+
+    /// A service may run without a part of it, and answer all the same.
+    pub fn with_part(mut self, part: &'static str) -> Self {
+        self.part = Some(part);
         self
     }
 
@@ -84,6 +92,10 @@ impl Service {
         let state = self.settled_state(cx);
         if state != "active" {
             return Ok(Found::Differs(format!("{} is {state}", self.unit)));
+        }
+        // One that was frozen answers again by itself.
+        if let Err(error) = self.wait_for_answer(cx) {
+            return Ok(Found::Differs(error.cause));
         }
         Ok(Found::matches())
     }
@@ -141,20 +153,31 @@ impl Service {
         })
     }
 
+    /// Why the service does not answer, if so.
+    fn silent(&self, host: &dyn Host) -> Option<String> {
+        let probe = self.probe.as_ref()?;
+        let command = Command::query(probe[0], probe[1..].iter().copied()).timeout(Duration::from_secs(10));
+        match host.run(&command) {
+            Err(error) => Some(format!("{} does not answer: {error}", self.unit)),
+            Ok(output) => {
+                let part = self.part?;
+                let is_well = |line: &str| {
+                    let words: Vec<&str> = line.split_whitespace().collect();
+                    words.get(1) == Some(&part) && words.last() == Some(&"ok")
+                };
+                let what = format!("{} runs, but without its part `{part}`", self.unit);
+                (!output.stdout.lines().any(is_well)).then_some(what)
+            }
+        }
+    }
+
     fn wait_for_answer(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
-        let Some(probe) = &self.probe else { return Ok(()) };
-        let host = cx.host;
-        let unit = self.unit;
+        let (host, unit) = (cx.host, self.unit);
         wait(
             host,
-            Patience::seconds(120),
+            Patience::seconds(60),
             cx.waiting,
-            || match host
-                .run(&Command::query(probe[0], probe[1..].iter().copied()).timeout(Duration::from_secs(10)))
-            {
-                Ok(_) => Attempt::Ready(()),
-                Err(error) => Attempt::NotYet(format!("{unit} does not answer: {error}")),
-            },
+            || self.silent(host).map_or(Attempt::Ready(()), Attempt::NotYet),
             |reason| StepError::passing(reason, format!("`journalctl -b -u {unit}` says why")),
         )
     }

@@ -76,6 +76,13 @@ impl Machines {
             self.place.write_file(&seed.join(file), &bytes)?;
         }
 
+        // What is of the whole kernel is the host's.
+        let sysctls = upper.join("etc/sysctl.d");
+        fs::create_dir_all(&sysctls).map_err(failed)?;
+        let host_only = sysctls.join("91-kindling-host.conf");
+        let _ = fs::remove_file(&host_only);
+        symlink("/dev/null", &host_only).map_err(failed)?;
+
         let units = upper.join("etc/systemd/system");
         let wants = units.join("sysinit.target.wants");
         fs::create_dir_all(&wants).map_err(failed)?;
