@@ -44,7 +44,7 @@ e2e: build test-image ## The real cluster once more, in QEMU, from the baked dis
 	tests/e2e qemu
 
 .PHONY: bench
-bench: build test-image ## The figures, beside the lecture's commands as a script
+bench: build test-image ## The figures, beside plain kubeadm by script: WHAT="demo simulation formation" RUNS=3
 	tests/bench
 
 .PHONY: lint
