@@ -60,7 +60,7 @@ chaos: build test-tree ## N=3 formations with random faults, of the seeds SEED=1
 	tests/chaos $(or $(N),3) $(or $(SEED),1)
 
 .PHONY: bench
-bench: build test-image ## The figures, beside the lecture's commands as a script
+bench: build test-image ## The figures, beside plain kubeadm by script: WHAT="demo simulation formation vip" RUNS=3
 	tests/bench
 
 .PHONY: lint

@@ -62,7 +62,7 @@ impl Server {
 pub enum KubeError {
     /// Nobody answers there (yet).
     #[error("{address} does not answer: {reason}")]
-    Unreachable { address: SocketAddr, reason: String },
+    Unreachable { address: SocketAddr, reason: String, timed_out: bool },
     /// Somebody answers, but not with a certificate of this cluster's CA.
     #[error("{address} does not belong to this cluster: {reason}")]
     Untrusted { address: SocketAddr, reason: String },
@@ -78,6 +78,12 @@ impl KubeError {
             Self::Status { status, .. } => Some(*status),
             _ => None,
         }
+    }
+
+    /// Nobody was there to be bothered by the request: it was refused, or taken and closed by a load balancer that
+    /// has no server. One that only answers too slowly is there.
+    pub fn reached_nobody(&self) -> bool {
+        matches!(self, Self::Unreachable { timed_out: false, .. })
     }
 }
 
@@ -185,7 +191,7 @@ impl Kube {
         if reason.contains("invalid peer certificate") {
             KubeError::Untrusted { address, reason }
         } else {
-            KubeError::Unreachable { address, reason }
+            KubeError::Unreachable { address, reason, timed_out: error.is_timeout() }
         }
     }
 }

@@ -22,12 +22,21 @@ impl Patience {
             longest: Duration::from_secs(5),
         }
     }
+
+    /// For all nodes of a cluster that wait for one server. Each looks twice a second, but the rarer the more they
+    /// are, so that all together look some 200 times a second at most.
+    pub fn shared(deadline: u64, nodes: usize) -> Self {
+        let first = Duration::from_secs_f64((nodes as f64 / 200.0).max(0.5));
+        Self { deadline: Duration::from_secs(deadline), first, longest: first * 3 }
+    }
 }
 
 pub enum Attempt<T> {
     Ready(T),
     /// Not yet, and why.
     NotYet(String),
+    /// As `NotYet`, but nobody was there whom the look could bother, so the pauses do not grow.
+    Silent(String),
     /// Waiting cannot help.
     Never(StepError),
 }
@@ -48,6 +57,10 @@ pub fn wait<T>(
             Attempt::Ready(value) => return Ok(value),
             Attempt::Never(error) => return Err(error),
             Attempt::NotYet(reason) => reason,
+            Attempt::Silent(reason) => {
+                pause = patience.first;
+                reason
+            }
         };
         if host.now().saturating_sub(start) >= patience.deadline {
             return Err(late(format!("{reason} (waited {} s)", patience.deadline.as_secs())));

@@ -10,8 +10,11 @@ import tomllib
 SCRIPT = pathlib.Path(__file__).with_name("lecture.sh")
 
 
-def make(rendered, out, sandbox, disks):
-    """Makes a folder like that of `kindling render`, from one. `disks`: also what QEMU reads."""
+def make(rendered, out, sandbox, disks=False, in_turn=False):
+    """Makes a folder like that of `kindling render`, from one. `disks`: also what QEMU reads. `in_turn`: each machine
+    joins only when the control plane before it has joined, as the lecture does it."""
+    roles = {path.parent.name: tomllib.loads(path.read_text()) for path in sorted(rendered.glob("*/role.toml"))}
+    control_planes = [name for name, role in roles.items() if role["role"] == "control-plane"]
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(mode=0o700, parents=True)
     shutil.copy(rendered / "admin.conf", out)
@@ -22,26 +25,50 @@ def make(rendered, out, sandbox, disks):
         # A machine that saw one of the two seeds must take the other for a new one.
         meta = (folder / "meta-data").read_text().replace("instance-id: ", "instance-id: lecture-")
         (node / "meta-data").write_text(meta)
-        role = tomllib.loads((folder / "role.toml").read_text())
+        role = roles[folder.name]
         head, found, _ = (folder / "user-data").read_text().partition("write_files:\n")
         if not found:
             raise SystemExit(f"bench: {folder}/user-data has no write_files: lecture.py must follow its new form")
-        (node / "user-data").write_text(head + user_data(role, sandbox))
+        files = pki(role, control_planes) + lecture(role, sandbox, control_planes, in_turn)
+        (node / "user-data").write_text(head + user_data(files))
         if disks:
             names = ["meta-data", "network-config", "user-data"]
             command = ["xorriso", "-as", "mkisofs", "-quiet", "-V", "CIDATA", "-J", "-r", "-o", "seed.img", *names]
             subprocess.run(command, cwd=node, check=True, capture_output=True)
 
 
-def user_data(role, sandbox):
-    """Users, host name and the like stay as rendered; this is what follows them. JSON is YAML."""
-    files = [("/etc/lecture/lecture.env", environment(role, sandbox), "0600"),
-             ("/etc/lecture/lecture.sh", SCRIPT.read_text(), "0700")]
+def pki(role, control_planes):
+    """A single control plane gets the CA alone, as `kindling up` asks the API with a certificate that was rendered
+    beforehand: kubeadm makes the other CAs and keys itself, as in the lecture. Several get all that they must share,
+    which the lecture has kubeadm hand over by a certificate key that a person copies."""
+    if role["role"] != "control-plane":
+        return []
+    shared = {"ca.crt": "ca", "ca.key": "ca_key"}
+    if len(control_planes) > 1:
+        shared |= {"front-proxy-ca.crt": "front_proxy_ca", "front-proxy-ca.key": "front_proxy_ca_key",
+                   "etcd/ca.crt": "etcd_ca", "etcd/ca.key": "etcd_ca_key", "sa.pub": "sa_public", "sa.key": "sa_key"}
+    # Beside the place where kubeadm looks, as its reset takes all away from there.
+    return [(f"{folder}/{name}", role["pki"][key], "0600" if name.endswith(".key") else "0644")
+            for folder in ("/etc/kubernetes/pki", "/etc/lecture/pki") for name, key in shared.items()]
+
+
+def lecture(role, sandbox, control_planes, in_turn):
+    variables = environment(role, sandbox)
     if role["role"] == "control-plane":
-        # `kindling up` asks the API with the certificate that was rendered beforehand, so kubeadm must find the CA
-        # that issued it. That is all it gets: it makes the other CAs and keys itself, as in the lecture.
-        files += [("/etc/kubernetes/pki/ca.crt", role["pki"]["ca"], "0644"),
-                  ("/etc/kubernetes/pki/ca.key", role["pki"]["ca_key"], "0600")]
+        # The lecture has 100 and 80: a difference that its check's weight of 30 can turn around.
+        place = control_planes.index(role["name"])
+        variables |= {"ROLE": "init" if role["control_plane"]["first"] else "control-plane",
+                      "STATE": "MASTER" if place == 0 else "BACKUP", "PRIORITY": 100 - 20 * place}
+        before = control_planes[:place]
+    else:
+        before = control_planes
+    variables["AFTER"] = before[-1] if in_turn and before else ""
+    text = "".join(f"{key}={shlex.quote(str(value))}\n" for key, value in variables.items())
+    return [("/etc/lecture/lecture.env", text, "0600"), ("/etc/lecture/lecture.sh", SCRIPT.read_text(), "0700")]
+
+
+def user_data(files):
+    """Users, host name and the like stay as rendered; this is what follows them. JSON is YAML."""
     parts = {
         # The agent's start is queued when the machine boots, and waits for cloud-init: `--now` takes it back.
         "bootcmd": [["systemctl", "mask", "--now", "--no-block", "kindling.service"]],
@@ -56,7 +83,7 @@ def environment(role, sandbox):
     has to wait for it: better for the baseline than the lecture itself."""
     endpoint = role["endpoint"]
     hosts = {endpoint["host"]: endpoint["vip"], **role["hosts"]}
-    values = {
+    return {
         "NAME": role["name"],
         "ROLE": role["role"],
         "ADDRESS": role["network"]["address"].partition("/")[0],
@@ -71,4 +98,3 @@ def environment(role, sandbox):
         # The lecture changes the name in containerd's configuration by hand, to what kubeadm uses.
         "SANDBOX": sandbox,
     }
-    return "".join(f"{key}={shlex.quote(value)}\n" for key, value in values.items())

@@ -11,7 +11,8 @@ exec >/var/log/lecture.log 2>&1
 export HOME=/root
 
 case $ROLE in
-    control-plane) total=5 ;;
+    init) total=5 ;;
+    control-plane) total=4 ;;
     *) total=3 ;;
 esac
 socket=/run/containerd/containerd.sock
@@ -64,7 +65,7 @@ containerd() {
     systemctl enable kubelet
 }
 
-# The lecture's ha1. Its check asks for haproxy, which a VIP on the only control plane has not; with one machine
+# The lecture's ha1 and ha2. Its check asks for haproxy, which a VIP on control planes has not; with one machine
 # the outcome changes nothing but the priority. No mail server, so no smtp_alert.
 keepalived() {
     local interface
@@ -82,11 +83,11 @@ keepalived() {
 	  timeout 2
 	}
 	vrrp_instance VI_1 {
-	  state MASTER
+	  state $STATE
 	  interface $interface
 	  garp_master_delay 10
 	  virtual_router_id 66
-	  priority 100
+	  priority $PRIORITY
 	  advert_int 1
 	  authentication {
 	    auth_type PASS
@@ -145,13 +146,26 @@ addons() {
     done
 }
 
+# The last that kubeadm does on a control plane is to give its Node a label; a token may read Nodes.
+joined() {
+    curl --silent --insecure --max-time 5 --header @- "https://$ENDPOINT/api/v1/nodes/$1" \
+        <<<"Authorization: Bearer $TOKEN" | grep '"node-role.kubernetes.io/master"' >/dev/null
+}
+
 # A person would wait until the control plane is there. A script that starts with it can only try again.
 join() {
-    local try=1
+    local try=1 more=()
+    [[ $ROLE != control-plane ]] || more=(--control-plane --apiserver-advertise-address "$ADDRESS")
+    if [[ -n $AFTER ]]; then
+        say "$n" "join: waiting: $AFTER has not joined yet"
+        until joined "$AFTER"; do sleep 1; done
+    fi
     until kubeadm join "$ENDPOINT" --token "$TOKEN" --discovery-token-unsafe-skip-ca-verification \
-        --cri-socket "$socket" --ignore-preflight-errors=SystemVerification,Swap; do
+        --cri-socket "$socket" --ignore-preflight-errors=SystemVerification,Swap "${more[@]}"; do
         sleep 5
         kubeadm reset -f --cri-socket "$socket"
+        # Which takes the shared keys away.
+        [[ ! -d /etc/lecture/pki ]] || cp -a /etc/lecture/pki /etc/kubernetes/
         try=$((try + 1))
         say "$n" "join: waiting: try $try"
     done
@@ -163,8 +177,8 @@ trap failed ERR
 set -E
 step host
 step containerd
-if [[ $ROLE == control-plane ]]; then
-    step keepalived
+[[ $ROLE == worker ]] || step keepalived
+if [[ $ROLE == init ]]; then
     step init
     step addons
 else

@@ -21,6 +21,28 @@ KUBEADM_DONE = re.compile(rb"kindling\[\d+/\d+\] (init|join): done")
 AGENTS_KUBEADM = re.compile(rb"kindling\[\d+/\d+\] (init|join): waiting: kubeadm (init|join) runs")
 
 
+def need_tools(driver):
+    packages = "systemd-nspawn:systemd-container ip:iproute2"
+    command = "image/qemu-packages" if driver == "qemu" else f". tests/lib/packages.sh && need_packages {packages}"
+    subprocess.run(["bash", "-c", command], check=True)
+
+
+def rendered(inputs):
+    """The cluster file and the seeds of a folder that `kindling new` made."""
+    file, secrets, seeds = inputs / "cluster.toml", inputs / "secrets.toml", inputs / "seeds"
+    # The token of an earlier day has ended.
+    subprocess.run([KINDLING, "new", "--renew", inputs], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([KINDLING, "render", "--cluster", file, "--secrets", secrets, "--out", seeds],
+                   check=True, stdout=subprocess.DEVNULL)
+    return file, seeds
+
+
+def sandbox():
+    """The pause image that is preloaded."""
+    images = json.loads(pathlib.Path(IMAGE, "tree/usr/share/kindling/images.json").read_text())
+    return next(image["name"] for image in images if "/pause:" in image["name"])
+
+
 class Watch(threading.Thread):
     """Notes when lines come on the machines' consoles: their own clocks may differ from the host's."""
 
@@ -59,21 +81,25 @@ class Watch(threading.Thread):
 class Cluster:
     """What one of the two ways needs: the cluster file, seeds, and a state folder of its own."""
 
-    def __init__(self, name, file, seeds, driver):
+    def __init__(self, name, file, seeds, driver, folder=None):
         self.name, self.file, self.seeds, self.driver = name, file, seeds, driver
-        self.folder = pathlib.Path(f"build/bench-{name}")
-        self.state = self.folder / "state"
+        self.folder = pathlib.Path(folder or f"build/bench-{name}")
+        self.state, self.log = self.folder / "state", self.folder / "up.log"
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def down(self):
         subprocess.run([KINDLING, "down", "--cluster", self.file, "--state", self.state],
                        check=True, stdout=subprocess.DEVNULL)
 
-    def measure(self):
-        """Answers the run's figures, in seconds since the machines' power-on; the machines are gone afterwards."""
+    def begin(self):
+        """What the host does before the machines are there."""
         self.down()
         os.sync()
-        figures = {"way": self.name, "load_before": os.getloadavg()[0], "busy_before": round(busy_cpus(3), 2)}
+        return {"load_before": os.getloadavg()[0], "busy_before": round(busy_cpus(3), 2)}
+
+    def measure(self):
+        """Answers the run's figures, in seconds since the machines' power-on; the machines are gone afterwards."""
+        figures = {"way": self.name} | self.begin()
         watch = Watch(self.state)
         begun = busy_seconds()
         try:
@@ -90,17 +116,25 @@ class Cluster:
             self.down()
         return figures
 
-    def up(self):
+    def start(self, *options):
         command = [KINDLING, "up", "--json", "--driver", self.driver, "--cluster", self.file, "--seeds", self.seeds,
-                   "--image", IMAGE, "--state", self.state]
-        log = self.folder / "up.log"
-        with log.open("w") as errors:
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+                   "--image", IMAGE, "--state", self.state, *options]
+        with self.log.open("w") as errors:
+            return subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+
+    def keep(self, name):
+        """Copies the consoles, which go away with the machines."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        for console in self.state.glob("nodes/*/console.log"):
+            (folder / f"{console.parent.name}.console.log").write_bytes(console.read_bytes())
+        return folder
+
+    def up(self):
+        done = self.start()
         if done.returncode:
-            for console in self.state.glob("nodes/*/console.log"):
-                (self.folder / f"{console.parent.name}.console.log").write_bytes(console.read_bytes())
-            raise SystemExit(f"bench: {self.name} did not come up ({done.returncode}); see {log} and the consoles "
-                             f"beside it\n{log.read_text()[-2000:]}")
+            raise SystemExit(f"bench: {self.name} did not come up ({done.returncode}); see {self.log} and "
+                             f"{self.keep('failed')}\n{self.log.read_text()[-2000:]}")
         return json.loads(done.stdout)
 
     def figures_of(self, node, seen):

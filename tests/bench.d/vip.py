@@ -1,18 +1,15 @@
-#!/usr/bin/env python3
 """The VIP's figures: how long nobody answers and how many requests fail, beside the lecture's keepalived and haproxy
 and kubeadm's documented ones (tests/bench.d/vip/), in namespaces and in the same run.
 
     TRIALS=20    how often each fault happens to each of them; some two minutes a trial
 
-A client opens a TLS connection through the VIP every 20 ms and gives each a second. Alone it prints its tables and
-writes build/bench/vip.json; as a part of tests/bench the figures are also in bench.json.
+A client opens a TLS connection through the VIP every 20 ms and gives each a second.
 """
 
 import json
 import os
 import pathlib
 import subprocess
-import sys
 from statistics import median
 
 KINDLING = pathlib.Path("target/release/kindling")
@@ -28,8 +25,9 @@ AIMS = {
 }
 
 
-def measure(out):
-    """Runs the trials; every one of them goes into the file `out` and comes back."""
+def measure(_):
+    """Runs the trials."""
+    out = pathlib.Path("build/bench/vip-trials.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.unlink(missing_ok=True)
     trials = os.environ.get("TRIALS", "20")
@@ -48,10 +46,11 @@ def measure(out):
         done = subprocess.run(command, stdout=file, stderr=file, env=environment)
     if done.returncode or not out.exists():
         raise SystemExit(f"bench: the VIP's trials did not end well; see {log}\n{log.read_text()[-2000:]}")
-    return json.loads(out.read_text())
+    return {"trials": json.loads(out.read_text())}
 
 
-def text(runs):
+def text(result):
+    runs = result["trials"]
     count = len(next(iter(runs["kindling"].values())))
     lines = [f"The VIP, median (worst) of {count} trials each, side by side; a request every 20 ms"]
     lines += table("seconds without an answer", runs, lambda trial: trial["silence_s"], "silence_s", 2)
@@ -77,11 +76,3 @@ def table(title, runs, value, aimed, digits):
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["", *("  " + "   ".join(cell.rjust(width) if column else cell.ljust(width)
                                    for column, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows)]
-
-
-if __name__ == "__main__":
-    os.chdir(pathlib.Path(__file__).resolve().parent.parent.parent)
-    if sys.argv[1:]:
-        print(text(json.loads(pathlib.Path(sys.argv[1]).read_text())))
-    else:
-        print(text(measure(pathlib.Path("build/bench/vip.json"))))

@@ -429,8 +429,11 @@ impl Fake {
     }
 
     fn etcd(&self, server: &Server, path: &str) -> Result<String, KubeError> {
-        let refused =
-            || KubeError::Unreachable { address: server.address, reason: "connection refused".into() };
+        let refused = || KubeError::Unreachable {
+            address: server.address,
+            reason: "connection refused".into(),
+            timed_out: false,
+        };
         match path {
             _ if self.dead.get() => Err(refused()),
             "/members" => match &*self.etcd_members.borrow() {
@@ -537,8 +540,11 @@ impl Fake {
 /// What the cluster answers.
 impl Fake {
     fn answer(&self, server: &Server, request: &Request<'_>) -> Result<String, KubeError> {
-        let unreachable =
-            || KubeError::Unreachable { address: server.address, reason: "connection refused".into() };
+        let unreachable = || KubeError::Unreachable {
+            address: server.address,
+            reason: "connection refused".into(),
+            timed_out: false,
+        };
         let status = |status| KubeError::Status {
             address: server.address,
             status,
@@ -741,7 +747,11 @@ impl Host for Fake {
         request: &Request<'_>,
         _: Duration,
     ) -> Result<String, KubeError> {
-        let gone = || KubeError::Unreachable { address: server.address, reason: "connection refused".into() };
+        let gone = || KubeError::Unreachable {
+            address: server.address,
+            reason: "connection refused".into(),
+            timed_out: false,
+        };
         if self.dead.get() {
             return Err(gone());
         }

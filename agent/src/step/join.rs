@@ -196,7 +196,7 @@ fn wait_for_cluster(cx: &mut Context<'_>) -> Result<(), StepError> {
     let endpoint = spec.control_plane_endpoint();
     wait(
         host,
-        Patience::seconds(spec.deadlines.cluster),
+        Patience::shared(spec.deadlines.cluster, spec.hosts.len()),
         cx.waiting,
         || {
             let servers = match kubeadm::endpoint_servers(host, spec) {
@@ -204,15 +204,19 @@ fn wait_for_cluster(cx: &mut Context<'_>) -> Result<(), StepError> {
                 Err(reason) => return Attempt::NotYet(reason),
             };
             let mut reason = format!("nobody answers at {endpoint}");
+            let mut silent = true;
             for server in servers {
                 let credentials = Credentials::Bearer(Secret::new(token.expose()));
                 let path = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config";
                 match host.get(&server, &credentials, path, Duration::from_secs(10)) {
                     Ok(_) => return Attempt::Ready(()),
-                    Err(error) => reason = explain(&error, &endpoint, token.id()),
+                    Err(error) => {
+                        silent &= error.reached_nobody();
+                        reason = explain(&error, &endpoint, token.id());
+                    }
                 }
             }
-            Attempt::NotYet(reason)
+            if silent { Attempt::Silent(reason) } else { Attempt::NotYet(reason) }
         },
         |reason| {
             let remedy = if reason.contains("bootstrap token") {

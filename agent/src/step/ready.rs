@@ -34,7 +34,7 @@ impl Ready {
     pub fn look(&self, cx: &mut Context<'_>) -> Result<Found, StepError> {
         Ok(match self.state(cx) {
             Attempt::Ready(remark) => Found::Matches(remark),
-            Attempt::NotYet(reason) => Found::Differs(reason),
+            Attempt::NotYet(reason) | Attempt::Silent(reason) => Found::Differs(reason),
             Attempt::Never(error) => return Err(error),
         })
     }

@@ -38,7 +38,7 @@ pub fn wait_until_gone(cx: &mut Context<'_>) -> Result<(), StepError> {
     };
     let node = wait(
         host,
-        Patience::seconds(PATIENCE),
+        Patience::shared(PATIENCE, spec.hosts.len()),
         cx.waiting,
         || match find() {
             Ok(Some(node)) if node_is_ready(&node) => {
