@@ -22,8 +22,8 @@ def measure(_count):
     subprocess.run(["cargo", "build", "--release", "--locked", "--quiet", "--example", NAME], check=True)
     ways = []
     for name, options in WAYS:
-        done = subprocess.run([f"target/release/examples/{NAME}", *options], check=True, stdout=subprocess.PIPE, text=True,
-                              timeout=300)
+        command = [f"target/release/examples/{NAME}", *options]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=300)
         ways.append({"way": name, **json.loads(done.stdout)})
         print(f"simulated: {name}", file=sys.stderr)
     return {"ways": ways}
@@ -45,4 +45,5 @@ def text(result):
         rows.append([title, *(f"{way[key]:g}" for way in ways)])
     rows[4].append(aim(AIM, all(way["requests_of_the_busiest_node"] <= AIM for way in ways), "<="))
     rows[8].append(aim(0, not any(way["gave_up"] for way in ways), "="))
-    return "\n".join([f"{ways[0]['workers']} workers that boot at the same moment (real time, real requests)", *table(rows)])
+    title = f"{ways[0]['workers']} workers that boot at the same moment (real time, real requests)"
+    return "\n".join([title, *table(rows)])
