@@ -92,7 +92,8 @@ fn announced_before(cx: &mut Context<'_>, etcd: &Etcd<'_>) -> Result<Option<Vec<
     )?;
     let Some(own) = own(&members, spec) else { return Ok(None) };
     let has_data = exists(host, Path::new(DATA).join("member"));
-    let goes_on = if own.was_started() { has_data } else { etcd.answers(teller).is_err() };
+    // Data is never thrown away on the word of one member, whose list may lag behind.
+    let goes_on = has_data || (!own.was_started() && etcd.answers(teller).is_err());
     Ok(goes_on.then_some(members))
 }
 
