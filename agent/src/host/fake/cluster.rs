@@ -1,0 +1,196 @@
+//! What lies outside of the machine: the API, etcd's members, the other control planes' agents.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::Fake;
+use crate::host::Host;
+use crate::kube::{KubeError, Method, Request, Server};
+use crate::room::{self, Peer};
+
+#[derive(Debug, Clone, Default)]
+pub struct ClusterState {
+    /// etcd members as (name, peer URL); a member that was announced and not started has no name.
+    pub members: Vec<(String, String)>,
+    /// The Node of a machine of this name that is not there any more.
+    pub has_old_node: bool,
+    /// The address of an API server that is of another cluster.
+    pub foreign: Option<Ipv4Addr>,
+    leases: BTreeMap<String, Value>,
+    version: u64,
+}
+
+impl ClusterState {
+    /// Somebody else holds this Lease, and does not renew it any more.
+    pub fn hold_lease(&mut self, name: &str, holder: &str) {
+        self.version += 1;
+        let version = self.version.to_string();
+        let lease = json!({ "metadata": { "name": name, "resourceVersion": version }, "spec": { "holderIdentity": holder } });
+        self.leases.insert(name.to_owned(), lease);
+    }
+
+    pub fn lease_holder(&self, name: &str) -> Option<&str> {
+        self.leases.get(name)?["spec"]["holderIdentity"].as_str()
+    }
+}
+
+impl Fake {
+    pub(super) fn answer(&self, server: &Server, request: &Request<'_>) -> Result<String, KubeError> {
+        let unreachable = || KubeError::Unreachable {
+            address: server.address,
+            reason: "connection refused".into(),
+            timed_out: false,
+        };
+        let status = |status| KubeError::Status {
+            address: server.address,
+            status,
+            path: request.path.into(),
+            message: "no".into(),
+        };
+        let is_own = self.own_address().is_some_and(|own| own == server.address.ip().to_string());
+        if server.address.port() == room::PORT {
+            return match self.peers_say.get() {
+                Peer::Fresh => Ok(room::FRESH.into()),
+                Peer::Member => Ok(room::MEMBER.into()),
+                Peer::Silent => Err(unreachable()),
+            };
+        }
+        // Only an external etcd is asked this way.
+        if matches!(server.address.port(), 2379 | 2380) && request.method == Method::Get {
+            return self.etcd(server, request.path);
+        }
+        if server.address.port() == 2379 {
+            if !(if is_own { self.etcd_runs() } else { self.cluster_is_up.get() }) {
+                return Err(unreachable());
+            }
+            return match request.path {
+                "/v3/cluster/member/list" => Ok(self.member_list()),
+                _ if !self.has_quorum() => Err(status(503)),
+                "/v3/cluster/member/remove" => {
+                    let id = request.body.and_then(|b| b["ID"].as_str()?.parse::<usize>().ok()).unwrap_or(0);
+                    self.cluster.borrow_mut().members.remove(id);
+                    Ok("{}".into())
+                }
+                _ => Ok("{}".into()),
+            };
+        }
+        let has = |path: &str| self.disk.borrow().files.contains_key(Path::new(path));
+        let kubelet = self.active.borrow().contains("kubelet.service");
+        let own_api = kubelet
+            && has("/etc/kubernetes/manifests/kube-apiserver.yaml")
+            && (self.is_external() || self.etcd_runs());
+        if !(own_api || (self.cluster_is_up.get() && !is_own)) || !self.has_quorum() {
+            return Err(unreachable());
+        }
+        let name = self.hostname();
+        match request.path {
+            "/api/v1/namespaces/kube-system" => {
+                let foreign = self.cluster.borrow().foreign.is_some_and(|ip| server.address.ip() == ip);
+                let uid = if foreign { "5c0f" } else { "1d2e" };
+                Ok(json!({ "metadata": { "uid": uid } }).to_string())
+            }
+            path if path.starts_with("/api/v1/nodes/") => {
+                let registered = kubelet && has("/etc/kubernetes/kubelet.conf");
+                if request.method == Method::Delete {
+                    self.cluster.borrow_mut().has_old_node = false;
+                } else if !registered && !self.cluster.borrow().has_old_node {
+                    return Err(status(404));
+                }
+                let ready = if registered { "True" } else { "Unknown" };
+                Ok(json!({
+                    "metadata": { "name": name },
+                    "status": { "conditions": [{ "type": "Ready", "status": ready }] },
+                })
+                .to_string())
+            }
+            path if path.contains("/kube-node-lease/") => {
+                Ok(r#"{"spec":{"renewTime":"2030-01-01T00:00:00.000000Z"}}"#.into())
+            }
+            path if path.contains("/leases") => self
+                .lease(request)
+                .ok_or_else(|| status(if request.method == Method::Get { 404 } else { 409 })),
+            _ => Ok(r#"{"items":[]}"#.into()),
+        }
+    }
+
+    pub(super) fn member_list(&self) -> String {
+        let members = self.cluster.borrow().members.clone();
+        let members: Vec<Value> = members
+            .iter()
+            .enumerate()
+            .map(|(id, (name, url))| json!({ "ID": id.to_string(), "name": name, "peerURLs": [url] }))
+            .collect();
+        json!({ "members": members }).to_string()
+    }
+
+    /// Reads or writes a Lease, with the API's check of the version; `None` is its refusal.
+    pub(super) fn lease(&self, request: &Request<'_>) -> Option<String> {
+        let cluster = &mut *self.cluster.borrow_mut();
+        let name = match request.body {
+            Some(body) => body["metadata"]["name"].as_str()?.to_owned(),
+            None => request.path.rsplit('/').next()?.to_owned(),
+        };
+        let Some(body) = request.body else { return cluster.leases.get(&name).map(Value::to_string) };
+        let known = cluster.leases.get(&name);
+        if known.map(|k| &k["metadata"]["resourceVersion"]) != body["metadata"].get("resourceVersion") {
+            return None;
+        }
+        cluster.version += 1;
+        let mut body = body.clone();
+        body["metadata"]["resourceVersion"] = cluster.version.to_string().into();
+        cluster.leases.insert(name, body.clone());
+        Some(body.to_string())
+    }
+
+    /// etcd begins its log at once, and becomes known to the others.
+    pub(super) fn start_etcd(&self) {
+        self.put("/var/lib/etcd/member/snap/db", "");
+        self.put("/var/lib/etcd/member/wal/0.wal", "");
+        for member in self.etcd_members.borrow_mut().iter_mut().flatten() {
+            if member["clientURLs"].as_array().is_none_or(Vec::is_empty) {
+                member["name"] = "this".into();
+                member["clientURLs"] = serde_json::json!(["https://this:2379"]);
+            }
+        }
+    }
+
+    pub(super) fn etcd(&self, server: &Server, path: &str) -> Result<String, KubeError> {
+        let refused = || KubeError::Unreachable {
+            address: server.address,
+            reason: "connection refused".into(),
+            timed_out: false,
+        };
+        match path {
+            _ if self.dead.get() => Err(refused()),
+            "/members" => match &*self.etcd_members.borrow() {
+                Some(list) => Ok(serde_json::Value::from(list.clone()).to_string()),
+                None => Err(refused()),
+            },
+            _ if self.etcd_is_up.get() || self.active.borrow().contains("etcd.service") => {
+                Ok(r#"{"health":"true"}"#.into())
+            }
+            _ => Err(refused()),
+        }
+    }
+
+    pub(super) fn etcdctl(&self, args: &[String]) -> Result<String, String> {
+        let mut members = self.etcd_members.borrow_mut();
+        let list = members.as_mut().ok_or("context deadline exceeded")?;
+        let verb = args.iter().position(|arg| arg == "member").map(|n| &args[n + 1..]);
+        match verb {
+            Some([verb, id]) if verb == "remove" => {
+                let id = u64::from_str_radix(id, 16).map_err(|e| e.to_string())?;
+                list.retain(|member| member["id"] != id);
+            }
+            Some([verb, _, url]) if verb == "add" => {
+                let url = url.strip_prefix("--peer-urls=").ok_or("no URL")?;
+                list.push(serde_json::json!({ "id": 99, "name": "", "peerURLs": [url], "clientURLs": [] }));
+            }
+            _ => return Err("the fake knows no such etcdctl".into()),
+        }
+        Ok(String::new())
+    }
+}
