@@ -110,8 +110,7 @@ pub fn wait_until_it_listens(place: &Place, listen: SocketAddr, log: &Path) -> R
         if TcpStream::connect_timeout(&listen, Duration::from_secs(1)).is_ok() {
             return Ok(());
         }
-        let gone = process::find(place, Owner::Forwarder).is_empty();
-        if gone || Instant::now() >= deadline {
+        if process::is_gone(place, Owner::Forwarder) || Instant::now() >= deadline {
             return Err(UpError::new(
                 format!("nothing listens on {listen}: {}", process::tail(log, 3).join(" ")),
                 "read the message above; if the port is taken, choose another one with --port",

@@ -106,6 +106,17 @@ pub fn find(place: &Place, owner: Owner<'_>) -> Vec<Pid> {
     pids.filter(belongs).map(Pid::from_raw).collect()
 }
 
+/// Whether no process of `owner` lives. One that replaces itself by another program has no environment for a moment,
+/// so a single look that finds none shows nothing.
+pub fn is_gone(place: &Place, owner: Owner<'_>) -> bool {
+    (0..20).all(|look| {
+        if look > 0 {
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        find(place, owner).is_empty()
+    })
+}
+
 fn memchr_all(bytes: &[u8], byte: u8) -> impl Iterator<Item = usize> + '_ {
     bytes.iter().enumerate().filter(move |(_, b)| **b == byte).map(|(at, _)| at)
 }
@@ -115,9 +126,14 @@ pub fn kill_all(place: &Place, owner: Owner<'_>) -> Result<bool, UpError> {
     let mut any = false;
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        let pids = find(place, owner);
+        let mut pids = find(place, owner);
         if pids.is_empty() {
-            return Ok(any);
+            // As `is_gone`, for the moment that it takes to become another program.
+            std::thread::sleep(Duration::from_millis(10));
+            pids = find(place, owner);
+            if pids.is_empty() {
+                return Ok(any);
+            }
         }
         any = true;
         if Instant::now() >= deadline {
@@ -140,4 +156,32 @@ pub fn tail(path: &Path, lines: usize) -> Vec<String> {
     let text = String::from_utf8_lossy(&bytes);
     let all: Vec<String> = text.lines().map(super::watch::plain).filter(|l| !l.is_empty()).collect();
     all[all.len().saturating_sub(lines)..].to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program that does nothing but replace itself by another one, as `setsid` and a shell do once at each start.
+    #[test]
+    fn a_process_that_becomes_another_program_is_not_gone() {
+        let root = std::env::temp_dir().join(format!("kindling-process-{}", std::process::id()));
+        let place = Place::make(&root).expect("a state folder");
+        let script = root.join("again");
+        fs::write(&script, "[ $1 = 0 ] || exec sh $0 $(($1 - 1))\nexec sleep 60\n").expect("write");
+        let log = root.join("log");
+        let daemon = Daemon {
+            args: ["sh", &script.to_string_lossy(), "400"].map(str::to_owned).to_vec(),
+            folder: root.clone(),
+            stdout: log.clone(),
+            stderr: log,
+        };
+        start(&place, Owner::Forwarder, &daemon).expect("start");
+        for _ in 0..60 {
+            assert!(!is_gone(&place, Owner::Forwarder));
+        }
+        assert!(kill_all(&place, Owner::Forwarder).expect("kill"));
+        assert!(is_gone(&place, Owner::Forwarder));
+        fs::remove_dir_all(root).expect("remove");
+    }
 }

@@ -28,6 +28,7 @@ pub struct Watched {
     pub ready_after: Option<f64>,
     /// Its machine is not running any more.
     pub ended: bool,
+    was_off: bool,
     on: PowerOn,
     tail: Tail,
     first_look: bool,
@@ -45,6 +46,7 @@ impl Watched {
             api: None,
             ready_after: None,
             ended: false,
+            was_off: false,
             tail: Tail::new(place.console(&machine.name), on.console),
             on,
             first_look: true,
@@ -72,7 +74,10 @@ impl Watched {
         }
         // Reads the environment of every process of this host, so not at each look.
         if self.next_check <= Instant::now() {
-            self.ended = !driver.is_on(&self.machine);
+            // A machine that is just starting becomes one program after the other, and may be missed by one look.
+            let off = !driver.is_on(&self.machine);
+            self.ended = off && self.was_off;
+            self.was_off = off;
             self.next_check = Instant::now() + Duration::from_secs(3);
         }
     }

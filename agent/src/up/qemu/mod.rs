@@ -56,7 +56,7 @@ impl Qemu {
         let deadline = Instant::now() + Duration::from_secs(20);
         // The last one that it makes.
         while !Switch::socket(&folder, None).exists() {
-            if process::find(&self.place, Owner::Switch).is_empty() || Instant::now() >= deadline {
+            if process::is_gone(&self.place, Owner::Switch) || Instant::now() >= deadline {
                 return Err(UpError::new(
                     format!("the switch did not start: {}", process::tail(&log, 5).join(" ")),
                     "read the message above",
