@@ -4,11 +4,10 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use time::OffsetDateTime;
 
 use crate::cluster::pki::{self, Leaf, Pair};
 use crate::error::StepError;
-use crate::host::Host;
+use crate::host::{Host, date};
 use crate::kube::{Credentials, KubeError, Method, Request, Server};
 use crate::role::types::Secret;
 use crate::role::{ControlPlaneRole, NodeSpec};
@@ -26,9 +25,7 @@ pub fn client_certificate(
     organization: Option<&str>,
 ) -> Result<Credentials, StepError> {
     let leaf = Leaf { common_name, organization, names: &[], server: false, life: LIFE };
-    let now =
-        OffsetDateTime::from_unix_timestamp(host.wall_clock() as i64).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    let pair = pki::issue(ca, &leaf, now).map_err(|error| {
+    let pair = pki::issue(ca, &leaf, date(host)).map_err(|error| {
         StepError::lasting(
             error.to_string(),
             "the CA's key in the role file cannot sign: render the seeds again",
@@ -43,8 +40,12 @@ pub fn administrator(
     spec: &NodeSpec,
     role: &ControlPlaneRole,
 ) -> Result<Credentials, StepError> {
-    let ca = Pair { certificate: spec.ca.clone(), key: Secret::new(role.pki.ca_key.expose()) };
-    client_certificate(host, &ca, &format!("kindling:{}", spec.name), Some("system:masters"))
+    client_certificate(
+        host,
+        &spec.authority(role),
+        &format!("kindling:{}", spec.name),
+        Some("system:masters"),
+    )
 }
 
 /// The API, through the endpoint or, where that does not answer, through any control plane.

@@ -11,17 +11,11 @@ use crate::cluster::pki::Pair;
 use crate::error::StepError;
 use crate::host::Host;
 use crate::kube::{Credentials, KubeError, Method, Request, Server};
+use crate::render::{ETCD_CLIENT_PORT, peer_url};
 use crate::retry::{Attempt, Patience, wait};
 use crate::role::ControlPlaneRole;
-use crate::role::types::Secret;
 
-const CLIENT_PORT: u16 = 2379;
 const TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Where other members reach the member of this machine, as kubeadm announces it.
-pub fn peer_url(address: Ipv4Addr) -> String {
-    format!("https://{address}:2380")
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
@@ -43,6 +37,12 @@ impl Member {
     }
 }
 
+/// The member of the machine with this address.
+pub fn member_at(members: &[Member], address: Ipv4Addr) -> Option<&Member> {
+    let url = peer_url(address);
+    members.iter().find(|member| member.peer_url == url)
+}
+
 pub struct Etcd<'a> {
     host: &'a dyn Host,
     ca: String,
@@ -57,13 +57,11 @@ impl<'a> Etcd<'a> {
     }
 
     pub fn of_control_plane(host: &'a dyn Host, role: &ControlPlaneRole) -> Result<Self, StepError> {
-        let pki = &role.pki;
-        let ca = Pair { certificate: pki.etcd_ca.clone(), key: Secret::new(pki.etcd_ca_key.expose()) };
-        Self::new(host, &ca)
+        Self::new(host, &role.pki.etcd_authority())
     }
 
     fn post(&self, at: Ipv4Addr, path: &str, body: &Value) -> Result<Value, KubeError> {
-        let server = Server::at(&self.ca, at, CLIENT_PORT);
+        let server = Server::at(&self.ca, at, ETCD_CLIENT_PORT);
         let request = Request { method: Method::Post, path, body: Some(body) };
         let text = self.host.request(&server, &self.credentials, &request, TIMEOUT)?;
         serde_json::from_str(&text).map_err(|error| KubeError::Client(error.to_string()))

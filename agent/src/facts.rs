@@ -117,11 +117,7 @@ impl Facts {
                 .filter_map(|l| l.split(' ').next())
                 .map(str::to_owned)
                 .collect(),
-            listening: ["/proc/net/tcp", "/proc/net/tcp6"]
-                .iter()
-                .flat_map(|p| lines(p))
-                .filter_map(|l| listening_port(&l))
-                .collect(),
+            listening: listening(host),
             modules,
             cgroup_v1: !exists(host, "/sys/fs/cgroup/cgroup.controllers"),
             docker: exists(host, "/usr/bin/dockerd"),
@@ -179,8 +175,17 @@ impl Facts {
     }
 }
 
+/// TCP ports that somebody listens on, on any address.
+pub fn listening(host: &dyn Host) -> BTreeSet<u16> {
+    ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .filter_map(|path| read_text(host, path))
+        .flat_map(|text| text.lines().filter_map(listening_port).collect::<Vec<_>>())
+        .collect()
+}
+
 /// The local port of a line of /proc/net/tcp that is in state LISTEN (0A).
-pub fn listening_port(line: &str) -> Option<u16> {
+fn listening_port(line: &str) -> Option<u16> {
     let mut words = line.split_whitespace();
     let local = words.nth(1)?;
     if words.nth(1)? != "0A" {

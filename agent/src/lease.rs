@@ -5,11 +5,11 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 use time::macros::format_description;
 
 use crate::access::Access;
 use crate::error::StepError;
+use crate::host::date;
 use crate::kube::{KubeError, Method};
 use crate::retry::{Attempt, Patience, wait};
 
@@ -133,8 +133,7 @@ fn held(access: &Access<'_>, holder: &str, before: &Value) -> Value {
 /// A `MicroTime` of the API.
 fn now(access: &Access<'_>) -> String {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].000000Z");
-    let now = OffsetDateTime::from_unix_timestamp(access.host().wall_clock() as i64);
-    now.ok().and_then(|now| now.format(&format).ok()).unwrap_or_default()
+    date(access.host()).format(&format).unwrap_or_default()
 }
 
 impl Lock<'_> {

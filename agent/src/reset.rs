@@ -9,11 +9,12 @@ use std::time::Duration;
 use crate::access::Access;
 use crate::cluster::pki::Pair;
 use crate::error::StepError;
-use crate::etcd::{Etcd, Member, peer_url};
+use crate::etcd::{Etcd, Member, member_at};
 use crate::host::{Command, Host, exists};
 use crate::lease;
 use crate::plan::{cri_socket, proxy_unit};
-use crate::role::types::{KubernetesVersion, Secret};
+use crate::render::peer_url;
+use crate::role::types::KubernetesVersion;
 use crate::role::{NodeSpec, Role};
 use crate::step::kubeadm::{ETCD_MANIFEST, KUBELET_CONF};
 
@@ -240,17 +241,11 @@ fn remove_file(host: &dyn Host, path: &Path) -> Result<(), StepError> {
 
 /// etcd's CA, and the machines of its other members.
 fn etcd_of(spec: &NodeSpec) -> Option<(Pair, Vec<Ipv4Addr>)> {
-    let pair = |certificate: &str, key: &Secret| Pair {
-        certificate: certificate.to_owned(),
-        key: Secret::new(key.expose()),
-    };
     match &spec.role {
-        Role::ControlPlane(role) => {
-            Some((pair(&role.pki.etcd_ca, &role.pki.etcd_ca_key), role.peers.clone()))
-        }
+        Role::ControlPlane(role) => Some((role.pki.etcd_authority(), role.peers.clone())),
         Role::Etcd(role) => {
             let others = role.members.values().copied().filter(|ip| *ip != spec.address()).collect();
-            Some((pair(&role.ca, &role.ca_key), others))
+            Some((role.authority(), others))
         }
         Role::Worker(_) | Role::LoadBalancer(_) => None,
     }
@@ -289,8 +284,7 @@ fn members_without<'a>(
 fn remove_member(spec: &NodeSpec, host: &dyn Host, tell: &mut dyn FnMut(&str)) -> Result<(), StepError> {
     let remove = |tell: &mut dyn FnMut(&str)| {
         let (etcd, teller, members) = members_without(spec, host)?;
-        let url = peer_url(spec.address());
-        let Some(own) = members.iter().find(|m| m.peer_url == url) else { return Ok(()) };
+        let Some(own) = member_at(&members, spec.address()) else { return Ok(()) };
         etcd.remove(teller, &own.id, tell)
     };
     let Role::ControlPlane(role) = &spec.role else { return remove(tell) };

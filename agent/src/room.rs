@@ -13,12 +13,10 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use time::OffsetDateTime;
 
-use crate::cluster::pki::{self, Leaf, Pair};
-use crate::host::Host;
+use crate::cluster::pki::{self, Leaf};
+use crate::host::{Host, date};
 use crate::kube::{Credentials, KubeError, Server};
-use crate::role::types::Secret;
 use crate::role::{ControlPlaneRole, NodeSpec};
 use crate::step::kubeadm;
 
@@ -65,7 +63,6 @@ pub fn open(host: &dyn Host, spec: &NodeSpec, role: &ControlPlaneRole) -> io::Re
 }
 
 fn config(host: &dyn Host, spec: &NodeSpec, role: &ControlPlaneRole) -> Result<ServerConfig, String> {
-    let ca = Pair { certificate: spec.ca.clone(), key: Secret::new(role.pki.ca_key.expose()) };
     let names = [spec.address().to_string()];
     let leaf = Leaf {
         common_name: spec.name.as_str(),
@@ -74,8 +71,7 @@ fn config(host: &dyn Host, spec: &NodeSpec, role: &ControlPlaneRole) -> Result<S
         server: true,
         life: time::Duration::days(1),
     };
-    let now = OffsetDateTime::from_unix_timestamp(host.wall_clock() as i64).map_err(|e| e.to_string())?;
-    let pair = pki::issue(&ca, &leaf, now).map_err(|e| e.to_string())?;
+    let pair = pki::issue(&spec.authority(role), &leaf, date(host)).map_err(|e| e.to_string())?;
     let certificate =
         CertificateDer::from_pem_slice(pair.certificate.as_bytes()).map_err(|e| e.to_string())?;
     // The error may quote the key, so it is not passed on.

@@ -9,6 +9,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use time::OffsetDateTime;
+
 use crate::kube::{Credentials, KubeError, Request, Server};
 
 /// A command with a deadline. Secrets never stand in `args`: every user of the machine can read them.
@@ -148,6 +150,14 @@ pub trait Host {
 
     /// Who on a link holds some addresses, and who speaks VRRP there; takes three seconds.
     fn ask_link(&self, interface: &str, addresses: &[std::net::Ipv4Addr]) -> io::Result<link::Heard>;
+}
+
+/// The host's clock as a date, for certificates and the API's times.
+pub fn date(host: &dyn Host) -> OffsetDateTime {
+    i64::try_from(host.wall_clock())
+        .ok()
+        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
 /// The text of a file, or `None` if it is missing or not UTF-8.

@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use crate::cluster::pki::Pair;
 use crate::input::{Findings, Report, Source};
 pub use file::{ControlPlane, Deadlines, Endpoint, Network, Proxy, Registry, RoleFile, Vrrp};
 use types::*;
@@ -99,7 +100,26 @@ pub struct EtcdRole {
     pub ca_key: Secret,
 }
 
+impl ControlPlanePki {
+    /// etcd's CA.
+    pub fn etcd_authority(&self) -> Pair {
+        Pair { certificate: self.etcd_ca.clone(), key: self.etcd_ca_key.clone() }
+    }
+}
+
+impl EtcdRole {
+    /// etcd's CA.
+    pub fn authority(&self) -> Pair {
+        Pair { certificate: self.ca.clone(), key: self.ca_key.clone() }
+    }
+}
+
 impl NodeSpec {
+    /// The cluster's CA, on a machine that may sign by it.
+    pub fn authority(&self, role: &ControlPlaneRole) -> Pair {
+        Pair { certificate: self.ca.clone(), key: role.pki.ca_key.clone() }
+    }
+
     pub fn role_name(&self) -> RoleName {
         match self.role {
             Role::ControlPlane(_) => RoleName::ControlPlane,

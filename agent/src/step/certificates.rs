@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 use super::{Context, Found, files};
 use crate::cluster::{Leaf, Pair, end_of, issue, outdated};
 use crate::error::StepError;
-use crate::host::{Command, Host, read_text};
+use crate::host::{Command, Host, date, read_text};
 use crate::plan::FileSpec;
 use crate::render::ETCD_PKI;
 use crate::role::NodeSpec;
@@ -75,7 +75,7 @@ impl Certificates {
             mode,
         };
         Some(Self {
-            ca: Pair { certificate: role.ca.clone(), key: role.ca_key.clone() },
+            ca: role.authority(),
             folder: Some((ETCD_PKI, "etcd")),
             files: vec![FileSpec::public(at("ca.crt"), role.ca.clone())],
             leaves: vec![
@@ -92,7 +92,7 @@ impl Certificates {
         let role = spec.control_plane()?;
         role.etcd.as_ref()?;
         Some(Self {
-            ca: Pair { certificate: role.pki.etcd_ca.clone(), key: role.pki.etcd_ca_key.clone() },
+            ca: role.pki.etcd_authority(),
             folder: None,
             files: Vec::new(),
             leaves: vec![LeafFile {
@@ -142,7 +142,7 @@ impl Certificates {
             if self.flaw(host, leaf)?.is_none() {
                 continue;
             }
-            let now = now(host);
+            let now = date(host);
             let left = end_of(&self.ca.certificate).map_or(Duration::ZERO, |end| end - now);
             if left <= Duration::ZERO {
                 return Err(StepError::lasting(
@@ -184,15 +184,8 @@ impl Certificates {
             return Ok(Some(format!("has a key that is not {:04o}", leaf.mode)));
         }
         let pair = Pair { certificate, key: crate::role::types::Secret::new(key) };
-        Ok(outdated(&pair, &self.ca.certificate, &leaf.leaf(LIFE), now(host)))
+        Ok(outdated(&pair, &self.ca.certificate, &leaf.leaf(LIFE), date(host)))
     }
-}
-
-fn now(host: &dyn Host) -> OffsetDateTime {
-    i64::try_from(host.wall_clock())
-        .ok()
-        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
-        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
 /// kubeadm expects the API server's certificate for an external etcd to be there; its own reset takes it away.

@@ -14,9 +14,11 @@ use super::join::JoinEtcd;
 use super::{Context, files, kubeadm};
 use crate::access::Access;
 use crate::error::StepError;
-use crate::etcd::{Etcd, Member, peer_url};
+use crate::etcd::{Etcd, Member, member_at};
+use crate::facts::listening;
 use crate::host::{Command, Host, exists, read_text};
 use crate::lease::{self, Lock};
+use crate::render::{ETCD_PEER_PORT, peer_url};
 use crate::retry::{Attempt, Patience, wait};
 use crate::role::NodeSpec;
 
@@ -69,11 +71,6 @@ fn members(etcd: &Etcd<'_>, spec: &NodeSpec) -> Result<(Ipv4Addr, Vec<Member>), 
     Err(reason)
 }
 
-fn own<'m>(members: &'m [Member], spec: &NodeSpec) -> Option<&'m Member> {
-    let url = peer_url(spec.address());
-    members.iter().find(|m| m.peer_url == url)
-}
-
 /// The members, if this machine's is one of them and must be started rather than removed: its data is here, or it was
 /// announced and without it there is no quorum to remove anybody.
 fn announced_before(cx: &mut Context<'_>, etcd: &Etcd<'_>) -> Result<Option<Vec<Member>>, StepError> {
@@ -90,7 +87,7 @@ fn announced_before(cx: &mut Context<'_>, etcd: &Etcd<'_>) -> Result<Option<Vec<
             )
         },
     )?;
-    let Some(own) = own(&members, spec) else { return Ok(None) };
+    let Some(own) = member_at(&members, spec.address()) else { return Ok(None) };
     let has_data = exists(host, Path::new(DATA).join("member"));
     // Data is never thrown away on the word of one member, whose list may lag behind.
     let goes_on = has_data || (!own.was_started() && etcd.answers(teller).is_err());
@@ -102,7 +99,7 @@ fn add(cx: &mut Context<'_>, etcd: &Etcd<'_>, join: &JoinEtcd, lock: &Lock<'_>) 
     let teller = wait_for_the_others(cx, etcd, lock)?;
     let (host, spec) = (cx.host, cx.spec);
     let now = etcd.members(teller).unwrap_or_default();
-    if let Some(own) = own(&now, spec) {
+    if let Some(own) = member_at(&now, spec.address()) {
         (cx.waiting)("removing the etcd member that this machine had before");
         etcd.remove(teller, &own.id, cx.waiting)?;
     }
@@ -245,7 +242,7 @@ fn give_up(cx: &mut Context<'_>, etcd: &Etcd<'_>, late: StepError) -> Result<Ste
     let remedy = "`journalctl -b -u kubelet` and the containers' logs in /var/log/pods say why; the machine may be starved: raise [deadlines] kubeadm";
     let never_started = members(etcd, spec)
         .ok()
-        .and_then(|(teller, members)| Some((teller, own(&members, spec)?.clone())))
+        .and_then(|(teller, members)| Some((teller, member_at(&members, spec.address())?.clone())))
         .filter(|(teller, own)| !own.was_started() && etcd.answers(*teller).is_ok());
     let Some((teller, own)) = never_started else { return Ok(StepError::passing(late.cause, remedy)) };
     let before = read_text(host, REMOVED).unwrap_or_default();
@@ -286,7 +283,7 @@ impl Watch {
             self.since.set(host.now());
             return;
         }
-        if self.restarts.get() >= MOST_RESTARTS || listens(host) {
+        if self.restarts.get() >= MOST_RESTARTS || listening(host).contains(&ETCD_PEER_PORT) {
             return;
         }
         let waited = host.now().saturating_sub(self.since.get());
@@ -308,12 +305,4 @@ impl Watch {
         let pod = format!("etcd-{}", spec.name);
         log.is_ok_and(|log| log.stdout.lines().any(|l| l.contains("Failed to admit pod") && l.contains(&pod)))
     }
-}
-
-/// Whether anybody listens on etcd's port for its peers.
-fn listens(host: &dyn Host) -> bool {
-    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|path| {
-        let text = read_text(host, path).unwrap_or_default();
-        text.lines().any(|line| crate::facts::listening_port(line) == Some(2380))
-    })
 }
