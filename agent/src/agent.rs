@@ -11,7 +11,7 @@ use crate::facts::Facts;
 use crate::host::linux::Linux;
 use crate::host::{Command, Host};
 use crate::input::Report;
-use crate::plan::plan;
+use crate::plan::{Action, plan};
 use crate::report::Lines;
 use crate::reset::Reset;
 use crate::retry::{Attempt, Patience, wait};
@@ -75,7 +75,14 @@ pub fn run(role_file: &Path) -> u8 {
             "this node runs in a system container ({container}): modules, swap and global sysctls are the host's"
         );
     }
-    apply::apply(&spec, &facts, &plan(&spec, &facts), &host, &mut lines).exit_code()
+    let steps = plan(&spec, &facts);
+    // Its three seconds need nothing of what comes before it.
+    for step in &steps {
+        if let Action::VipFree(question) = &step.action {
+            host.ask_link_ahead(&question.interface, question.addresses());
+        }
+    }
+    apply::apply(&spec, &facts, &steps, &host, &mut lines).exit_code()
 }
 
 /// Facts, once the network had a minute to give this machine its address.

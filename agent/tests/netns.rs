@@ -249,7 +249,7 @@ fn a_single_control_plane_holds_its_vip_without_peers() {
     wait_for_answers(&world, &["cp1"], "its API server runs");
 }
 
-/// What the agent finds on `lb1` before it claims the VIP.
+/// What the agent finds on `lb1` before it claims the VIP; the same when it has asked ahead.
 fn is_the_vip_free(world: &World) -> Result<Found, StepError> {
     let spec = world.spec("lb1");
     let vrrp = spec.vrrp().unwrap();
@@ -259,14 +259,16 @@ fn is_the_vip_free(world: &World) -> Result<Found, StepError> {
         vrid: vrrp.vrid,
         peers: vrrp.peers.clone(),
     };
+    let look = |host: &Linux| {
+        let waiting = &mut |_: &str| ();
+        question.look(&mut Context { host, spec: &spec, completed: false, interrupted: false, waiting })
+    };
     world.inside("lb1", || {
-        question.look(&mut Context {
-            host: &Linux::default(),
-            spec: &spec,
-            completed: false,
-            interrupted: false,
-            waiting: &mut |_| (),
-        })
+        let ahead = Linux::default();
+        ahead.ask_link_ahead(&question.interface, question.addresses());
+        let found = look(&Linux::default());
+        assert_eq!(look(&ahead), found);
+        found
     })
 }
 

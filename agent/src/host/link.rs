@@ -3,6 +3,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::libc;
@@ -96,6 +97,36 @@ pub fn ask(interface: &str, addresses: &[Ipv4Addr]) -> io::Result<Heard> {
         listen(&socket, Instant::now() + PAUSE, &mut heard)?;
     }
     Ok(heard)
+}
+
+/// A question that is asked while something else is done.
+pub struct Question {
+    interface: String,
+    addresses: Vec<Ipv4Addr>,
+    begun: Instant,
+    answer: JoinHandle<io::Result<Heard>>,
+}
+
+impl Question {
+    pub fn ask(interface: &str, addresses: Vec<Ipv4Addr>) -> Self {
+        let asked = (interface.to_owned(), addresses.clone());
+        Self {
+            interface: interface.to_owned(),
+            addresses,
+            begun: Instant::now(),
+            answer: std::thread::spawn(move || ask(&asked.0, &asked.1)),
+        }
+    }
+
+    /// Whether it asks just this, and has not asked so long ago that much can have changed since.
+    pub fn is(&self, interface: &str, addresses: &[Ipv4Addr]) -> bool {
+        const FRESH: Duration = Duration::from_secs(15);
+        self.interface == interface && self.addresses == addresses && self.begun.elapsed() < FRESH
+    }
+
+    pub fn answer(self) -> io::Result<Heard> {
+        self.answer.join().unwrap_or_else(|_| Err(io::Error::other("the listener fell over")))
+    }
 }
 
 fn listen(socket: &OwnedFd, until: Instant, heard: &mut Heard) -> io::Result<()> {

@@ -30,8 +30,7 @@ impl VipFree {
         if matches!(state, "active" | "activating" | "reloading") {
             return Ok(Found::Matches(Some("keepalived runs already".into())));
         }
-        let addresses: Vec<Ipv4Addr> = [self.vip].into_iter().chain(self.peers.iter().copied()).collect();
-        let heard = cx.host.ask_link(&self.interface, &addresses).map_err(|error| {
+        let heard = cx.host.ask_link(&self.interface, &self.addresses()).map_err(|error| {
             StepError::passing(
                 format!("cannot ask on {} who holds {}: {error}", self.interface, self.vip),
                 "the agent must run as root, and the link must be up",
@@ -39,6 +38,11 @@ impl VipFree {
         })?;
         self.judge(&heard)?;
         Ok(Found::matches())
+    }
+
+    /// Those whose owners are asked for: the VIP, and the peers, to know them by their MAC addresses.
+    pub fn addresses(&self) -> Vec<Ipv4Addr> {
+        [self.vip].into_iter().chain(self.peers.iter().copied()).collect()
     }
 
     fn judge(&self, heard: &Heard) -> Result<(), StepError> {
