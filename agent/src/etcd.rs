@@ -84,17 +84,26 @@ impl<'a> Etcd<'a> {
     }
 
     /// Removes a member through the one at `at`. etcd wants those that stay to have seen each other for some seconds,
-    /// so that is waited for.
-    pub fn remove(&self, at: Ipv4Addr, id: &str, waiting: &mut dyn FnMut(&str)) -> Result<(), StepError> {
+    /// so that is waited for; `meanwhile` is called at every look.
+    pub fn remove(
+        &self,
+        at: Ipv4Addr,
+        id: &str,
+        waiting: &mut dyn FnMut(&str),
+        meanwhile: &dyn Fn(),
+    ) -> Result<(), StepError> {
         wait(
             self.host,
             Patience::seconds(60),
             waiting,
-            || match self.post(at, "/v3/cluster/member/remove", &json!({ "ID": id })) {
-                Ok(_) => Attempt::Ready(()),
-                // Somebody, or an answer that was lost, was faster.
-                Err(error) if error.status() == Some(404) => Attempt::Ready(()),
-                Err(error) => Attempt::NotYet(format!("etcd does not remove the member yet: {error}")),
+            || {
+                meanwhile();
+                match self.post(at, "/v3/cluster/member/remove", &json!({ "ID": id })) {
+                    Ok(_) => Attempt::Ready(()),
+                    // Somebody, or an answer that was lost, was faster.
+                    Err(error) if error.status() == Some(404) => Attempt::Ready(()),
+                    Err(error) => Attempt::NotYet(format!("etcd does not remove the member yet: {error}")),
+                }
             },
             |reason| {
                 StepError::passing(reason, "etcd removes a member only with a quorum: power the others on")

@@ -285,7 +285,7 @@ fn remove_member(spec: &NodeSpec, host: &dyn Host, tell: &mut dyn FnMut(&str)) -
     let remove = |tell: &mut dyn FnMut(&str)| {
         let (etcd, teller, members) = members_without(spec, host)?;
         let Some(own) = member_at(&members, spec.address()) else { return Ok(()) };
-        etcd.remove(teller, &own.id, tell)
+        etcd.remove(teller, &own.id, tell, &|| ())
     };
     let Role::ControlPlane(role) = &spec.role else { return remove(tell) };
     // Nobody may join meanwhile.

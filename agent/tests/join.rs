@@ -60,3 +60,18 @@ fn a_member_that_never_starts_is_taken_out_a_few_times_and_then_told() {
     }
     assert_eq!(failures, [true, true, true, false]);
 }
+
+/// etcd may refuse for longer than a lease lives: nobody else may take it for dead meanwhile.
+#[test]
+fn the_lock_is_kept_while_an_old_member_is_removed() {
+    let (spec, host) = (spec("cp2"), machine("cp2"));
+    host.cluster.borrow_mut().members.push(("cp2".into(), "https://10.0.0.12:2380".into()));
+    host.cluster.borrow_mut().members.push(("cp3".into(), "https://10.0.0.13:2380".into()));
+    host.cluster.borrow_mut().refuses_removal = 15;
+    let status = run(&spec, &host);
+    assert_eq!(status.state, State::Done, "{:?}", status.failure);
+    let written = host.cluster.borrow().lease_written.clone();
+    let (first, last) = (written[0], written[written.len() - 1]);
+    assert!(last - first > Duration::from_secs(30), "the removal did not last: {written:?}");
+    assert!(written.windows(2).all(|w| w[1] - w[0] < Duration::from_secs(20)), "{written:?}");
+}

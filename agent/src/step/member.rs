@@ -101,7 +101,7 @@ fn add(cx: &mut Context<'_>, etcd: &Etcd<'_>, join: &JoinEtcd, lock: &Lock<'_>) 
     let now = etcd.members(teller).unwrap_or_default();
     if let Some(own) = member_at(&now, spec.address()) {
         (cx.waiting)("removing the etcd member that this machine had before");
-        etcd.remove(teller, &own.id, cx.waiting)?;
+        etcd.remove(teller, &own.id, cx.waiting, &|| lock.keep())?;
     }
     remove(host, DATA)?;
     let watch = Watch::new(host);
@@ -199,6 +199,12 @@ fn of_existing_cluster(manifest: &str, spec: &NodeSpec, members: &[Member]) -> S
     text
 }
 
+fn keep(lock: Option<&Lock<'_>>) {
+    if let Some(lock) = lock {
+        lock.keep();
+    }
+}
+
 fn wait_until_it_runs(
     cx: &mut Context<'_>,
     etcd: &Etcd<'_>,
@@ -214,9 +220,7 @@ fn wait_until_it_runs(
         patience,
         cx.waiting,
         || {
-            if let Some(lock) = lock {
-                lock.keep();
-            }
+            keep(lock);
             match etcd.answers(spec.address()) {
                 Ok(()) => Attempt::Ready(()),
                 Err(error) => {
@@ -232,12 +236,17 @@ fn wait_until_it_runs(
     );
     match waited {
         Ok(()) => Ok(()),
-        Err(late) => Err(give_up(cx, etcd, late)?),
+        Err(late) => Err(give_up(cx, etcd, lock, late)?),
     }
 }
 
 /// The member did not start in time. One that never started is taken out again, where the others can do without it.
-fn give_up(cx: &mut Context<'_>, etcd: &Etcd<'_>, late: StepError) -> Result<StepError, StepError> {
+fn give_up(
+    cx: &mut Context<'_>,
+    etcd: &Etcd<'_>,
+    lock: Option<&Lock<'_>>,
+    late: StepError,
+) -> Result<StepError, StepError> {
     let (host, spec) = (cx.host, cx.spec);
     let remedy = "`journalctl -b -u kubelet` and the containers' logs in /var/log/pods say why; the machine may be starved: raise [deadlines] kubeadm";
     let never_started = members(etcd, spec)
@@ -256,7 +265,7 @@ fn give_up(cx: &mut Context<'_>, etcd: &Etcd<'_>, late: StepError) -> Result<Ste
     host.write(path, (before + &own.id + "\n").as_bytes(), 0o644)
         .map_err(|e| StepError::file("write", path, &e))?;
     remove(host, kubeadm::ETCD_MANIFEST)?;
-    etcd.remove(teller, &own.id, cx.waiting)?;
+    etcd.remove(teller, &own.id, cx.waiting, &|| keep(lock))?;
     remove(host, DATA)?;
     Ok(StepError::passing(format!("{}; it was taken out again, and is added anew", late.cause), remedy))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -19,6 +20,10 @@ pub struct ClusterState {
     pub has_old_node: bool,
     /// The address of an API server that is of another cluster.
     pub foreign: Option<Ipv4Addr>,
+    /// How often etcd still refuses to remove a member.
+    pub refuses_removal: u32,
+    /// When a Lease was written.
+    pub lease_written: Vec<Duration>,
     leases: BTreeMap<String, Value>,
     version: u64,
 }
@@ -69,6 +74,7 @@ impl Fake {
             return match request.path {
                 "/v3/cluster/member/list" => Ok(self.member_list()),
                 _ if !self.has_quorum() => Err(status(503)),
+                "/v3/cluster/member/remove" if self.refuses_removal() => Err(status(503)),
                 "/v3/cluster/member/remove" => {
                     let id = request.body.and_then(|b| b["ID"].as_str()?.parse::<usize>().ok()).unwrap_or(0);
                     self.cluster.borrow_mut().members.remove(id);
@@ -116,6 +122,12 @@ impl Fake {
         }
     }
 
+    fn refuses_removal(&self) -> bool {
+        let left = &mut self.cluster.borrow_mut().refuses_removal;
+        *left = left.saturating_sub(1);
+        *left > 0
+    }
+
     pub(super) fn member_list(&self) -> String {
         let members = self.cluster.borrow().members.clone();
         let members: Vec<Value> = members
@@ -139,6 +151,7 @@ impl Fake {
             return None;
         }
         cluster.version += 1;
+        cluster.lease_written.push(self.clock.get());
         let mut body = body.clone();
         body["metadata"]["resourceVersion"] = cluster.version.to_string().into();
         cluster.leases.insert(name, body.clone());
