@@ -82,8 +82,8 @@ impl Scene {
         Self { world, machines }
     }
 
-    fn stacked() -> Self {
-        let mut world = World::new(STACKED);
+    fn stacked(cluster: &str) -> Self {
+        let mut world = World::new(cluster);
         world.plug("client", "10.77.0.99/24");
         let machines = ["cp1", "cp2"];
         for name in machines {
@@ -256,7 +256,7 @@ fn the_vip_leaves_a_control_plane_whose_api_server_does_not_answer() {
     if world::possible().is_none() {
         return;
     }
-    let mut scene = Scene::stacked();
+    let mut scene = Scene::stacked(STACKED);
     let (holder, _) = scene.settled();
     let lost = scene.lost("the API server is slow", holder, |w| {
         w.tell(&format!("{holder}-api"), "slow 0.8");
@@ -307,4 +307,34 @@ fn nginx_takes_haproxys_place() {
     let lost = scene.lost("an API server hangs", holder, |w| w.signal("api2-api", Signal::SIGSTOP));
     scene.world.signal("api2-api", Signal::SIGCONT);
     assert!(lost <= HANG, "{lost} requests were lost as an API server hung");
+}
+
+/// On control planes the proxy is what the VIP needs: it leads to the other API server where the local one is dead.
+#[test]
+fn a_proxy_on_control_planes_outlives_their_own_api_server() {
+    if world::possible().is_none() {
+        return;
+    }
+    for proxy in ["haproxy", "nginx"] {
+        let with_proxy = format!("port = 8443\nproxy = \"{proxy}\"\nby = ");
+        let mut scene = Scene::stacked(&STACKED.replace("by = ", &with_proxy));
+        let what = |fault: &str| format!("{proxy} on control planes, {fault}");
+        let (holder, _) = scene.settled();
+        let lost = scene.lost(&what("the API server dies"), holder, |w| w.kill(&format!("{holder}-api")));
+        assert!(lost <= 3, "{lost} requests were lost as the API server behind {proxy} died");
+        let spec = scene.world.spec(holder);
+        let lost = scene.lost(&what("it is back"), holder, |w| w.serve(&spec, Certificate::Own));
+        assert_eq!(lost, 0, "requests were lost as the API server behind {proxy} came back");
+
+        scene.moves(
+            &what("it dies"),
+            |w, m| w.tell(m, &format!("kill {proxy}")),
+            |w, m| w.tell(m, &format!("start {proxy}")),
+        );
+        scene.moves(
+            &what("it freezes"),
+            |w, m| w.tell(m, &format!("freeze {proxy}")),
+            |w, m| w.tell(m, &format!("thaw {proxy}")),
+        );
+    }
 }
