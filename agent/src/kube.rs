@@ -66,6 +66,9 @@ pub enum KubeError {
     /// Somebody answers, but not with a certificate of this cluster's CA.
     #[error("{address} does not belong to this cluster: {reason}")]
     Untrusted { address: SocketAddr, reason: String },
+    /// Whose it is cannot be told: its certificate is not valid at this machine's time.
+    #[error("the certificate of {address} is not valid at this machine's time: {reason}")]
+    Clock { address: SocketAddr, reason: String },
     #[error("{address} answered {status} to {path}: {message}")]
     Status { address: SocketAddr, status: u16, path: String, message: String },
     #[error("{0}")]
@@ -188,12 +191,35 @@ impl Kube {
     fn classify(&self, error: &reqwest::Error) -> KubeError {
         let reason = chain(error);
         let address = self.server.address;
-        if reason.contains("invalid peer certificate") {
+        if is_of_another_time(error) {
+            KubeError::Clock { address, reason }
+        } else if reason.contains("invalid peer certificate") {
             KubeError::Untrusted { address, reason }
         } else {
             KubeError::Unreachable { address, reason, timed_out: error.is_timeout() }
         }
     }
+}
+
+/// Whether the server's certificate was refused for its dates.
+fn is_of_another_time(error: &reqwest::Error) -> bool {
+    use rustls::CertificateError as Why;
+    let mut next = std::error::Error::source(error);
+    while let Some(source) = next {
+        // An io::Error hides what it wraps from its sources.
+        let wrapped = source.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+        let tls = wrapped
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+            .or_else(|| source.downcast_ref::<rustls::Error>());
+        if let Some(rustls::Error::InvalidCertificate(why)) = tls {
+            return matches!(
+                why,
+                Why::Expired | Why::ExpiredContext { .. } | Why::NotValidYet | Why::NotValidYetContext { .. }
+            );
+        }
+        next = source.source();
+    }
+    false
 }
 
 /// An error with its causes, without the URL that reqwest puts in front.

@@ -9,6 +9,7 @@ use crate::render;
 use crate::role::types::{DnsName, KubernetesVersion, ProxyKind, RuntimeName};
 use crate::role::{Kubernetes, NodeSpec, Role};
 use crate::step::certificates::Certificates;
+use crate::step::clock::Clock;
 use crate::step::etcd::Member;
 use crate::step::etcd_health::Healthy;
 use crate::step::join::{Join, JoinControlPlane, JoinEtcd};
@@ -40,6 +41,7 @@ pub enum Action {
     Etcd(Box<Member>),
     /// Nobody else holds the VIP, before it is claimed.
     VipFree(VipFree),
+    Clock(Clock),
     /// Preloaded images pinned, archives imported.
     Images,
     Init(Box<Init>),
@@ -169,6 +171,8 @@ fn time(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
         let service = Service::new("chrony.service", vec![FileSpec::public("/etc/chrony/chrony.conf", text)]);
         steps.push(step("time", "chrony with the given servers", Action::Service(service)));
     }
+    let servers = steps.iter().any(|step| step.id == "time");
+    steps.push(step("clock", "a clock that can be right", Action::Clock(Clock::new(spec, servers))));
     steps
 }
 

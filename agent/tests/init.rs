@@ -4,10 +4,12 @@ mod support;
 
 use std::time::Duration;
 
+use kindling::apply::apply;
 use kindling::host::Host;
+use kindling::plan::plan;
 use kindling::room::Peer;
 use kindling::status::State;
-use support::{machine, run, spec};
+use support::{Told, facts, machine, run, spec};
 
 #[test]
 fn machines_that_are_off_keep_no_cluster_from_being_formed() {
@@ -45,4 +47,46 @@ fn machines_that_say_they_are_new_are_not_waited_for() {
     let (spec, host) = (spec("cp1"), machine("cp1"));
     assert_eq!(run(&spec, &host).state, State::Done);
     assert!(host.now() < Duration::from_secs(5), "it waited {:?}", host.now());
+}
+
+/// January 2020: a battery that is empty, a template that was never set.
+const LONG_AGO: u64 = 1_577_836_800;
+
+#[test]
+fn nothing_is_made_by_a_clock_that_cannot_be_right() {
+    let (spec, host) = (spec("cp1"), machine("cp1"));
+    host.wrong_clock.set(Some((LONG_AGO, Duration::MAX)));
+    let failure = run(&spec, &host).failure.expect("it must fail");
+    assert!(
+        failure.cause.contains("clock is wrong: 2020-01-01 is before the cluster's CA was made"),
+        "{}",
+        failure.cause
+    );
+    assert!(failure.retry && failure.step == "clock" && failure.remedy.contains("[network] ntp"));
+    assert!(!host.log.borrow().iter().any(|l| l.contains("kubeadm init") || l.contains("/etc/kubernetes")));
+
+    host.wrong_clock.set(Some((LONG_AGO, host.now() + Duration::from_secs(100))));
+    let status = run(&spec, &host);
+    assert_eq!(status.state, State::Done, "{:?}", status.failure);
+    let clock = status.steps.iter().find(|step| step.id == "clock").unwrap();
+    assert!(clock.seconds.unwrap() > 95.0, "it did not wait for the clock");
+}
+
+#[test]
+fn time_servers_that_do_not_answer_are_waited_for_once() {
+    let (spec, host) = (spec("cp1"), machine("cp1"));
+    host.no_time_server.set(true);
+    let mut told = Told::default();
+    let facts = facts(&spec, &host);
+    let status = apply(&spec, &facts, &plan(&spec, &facts), &host, &mut told);
+    assert_eq!(status.state, State::Done, "{:?}", status.failure);
+    assert!(told.0.iter().any(|l| l.contains("waiting: no time server has answered yet")), "{:?}", told.0);
+    let clock = |status: &kindling::status::Status| {
+        status.steps.iter().find(|step| step.id == "clock").cloned().unwrap()
+    };
+    assert_eq!(
+        clock(&status).detail.as_deref(),
+        Some("no time server answered within 30 s: the machine's own clock counts")
+    );
+    assert!(clock(&run(&spec, &host)).seconds.unwrap() < 1.0, "a second run waited again");
 }

@@ -304,7 +304,13 @@ pub fn is_rsa(key: &Secret) -> bool {
 
 /// The time a certificate ends, where it is one.
 pub fn end_of(certificate: &str) -> Option<OffsetDateTime> {
+    validity(certificate).map(|(_, end)| end)
+}
+
+/// When a certificate begins and ends, where it is one.
+pub fn validity(certificate: &str) -> Option<(OffsetDateTime, OffsetDateTime)> {
     let bytes = der(certificate)?;
     let (_, certificate) = X509Certificate::from_der(&bytes).ok()?;
-    Some(certificate.validity().not_after.to_datetime())
+    let validity = certificate.validity();
+    Some((validity.not_before.to_datetime(), validity.not_after.to_datetime()))
 }

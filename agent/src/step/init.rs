@@ -152,6 +152,12 @@ fn somebody(host: &dyn Host, spec: &NodeSpec) -> Result<Option<String>, StepErro
         match host.get(&server, &Credentials::Anonymous, "/readyz", Duration::from_secs(2)) {
             // Not ready is an answer, too: it has this cluster's certificate.
             Ok(_) | Err(KubeError::Status { .. }) => return Ok(Some(server.address.to_string())),
+            Err(error @ KubeError::Clock { .. }) => {
+                return Err(StepError::passing(
+                    error.to_string(),
+                    "one of the two clocks is wrong: compare `date -u` on both; it is tried again",
+                ));
+            }
             Err(KubeError::Untrusted { address, reason }) => {
                 return Err(StepError::passing(
                     format!("{address} is answered by somebody who is not of this cluster: {reason}"),

@@ -221,6 +221,8 @@ fn wait_for_cluster(cx: &mut Context<'_>) -> Result<(), StepError> {
         |reason| {
             let remedy = if reason.contains("bootstrap token") {
                 "the token of this seed has expired or was never made: `kindling render` a fresh seed with a new token"
+            } else if reason.contains("clocks") {
+                "compare `date -u` on both; give the VMs the hypervisor's clock in UTC, or servers under [network] ntp"
             } else if reason.contains("not of this cluster") {
                 "boot all nodes with seeds of one `kindling render`, or choose another endpoint"
             } else {
@@ -238,6 +240,9 @@ fn explain(error: &KubeError, endpoint: &str, token: &str) -> String {
         KubeError::Untrusted { .. } => {
             format!("whoever answers at {endpoint} is not of this cluster: its certificate is of another CA")
         }
+        KubeError::Clock { .. } => format!(
+            "the certificate of the API at {endpoint} is not valid at this machine's time: one of the two clocks is wrong"
+        ),
         KubeError::Status { status: 401, .. } => {
             format!("the API at {endpoint} answers, but does not know the bootstrap token {token}")
         }

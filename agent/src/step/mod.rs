@@ -2,6 +2,7 @@
 
 pub mod addons;
 pub mod certificates;
+pub mod clock;
 pub mod etcd;
 pub mod etcd_health;
 pub mod files;
@@ -61,6 +62,7 @@ impl Step {
             Action::SwapOff => kernel::look_swap(cx),
             Action::Service(service) => service.look(cx),
             Action::VipFree(question) => question.look(cx),
+            Action::Clock(clock) => clock.look(cx),
             Action::Images => images::look(cx),
             Action::Certificates(certificates) => certificates.look(cx),
             Action::Etcd(member) => member.look(cx),
@@ -77,7 +79,7 @@ impl Step {
     pub fn act(&self, cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
         match &self.action {
             // They only look.
-            Action::Preflight(_) | Action::OneCluster | Action::VipFree(_) => Ok(None),
+            Action::Preflight(_) | Action::OneCluster | Action::VipFree(_) | Action::Clock(_) => Ok(None),
             Action::Hostname(name) => files::act_hostname(name, cx),
             Action::Files(list) => files::act(list, cx),
             Action::Timezone(zone) => files::act_timezone(zone, cx),

@@ -62,6 +62,10 @@ pub struct Fake {
     cut: Cell<Option<(usize, Cut)>>,
     dead: Cell<bool>,
     clock: Cell<Duration>,
+    /// What the clock on the wall shows until it is set right, and when that is.
+    pub wrong_clock: Cell<Option<(u64, Duration)>>,
+    /// Whether none of chrony's servers answers.
+    pub no_time_server: Cell<bool>,
     /// When the units that a boot starts have started.
     started_at: Cell<Duration>,
 }
@@ -344,7 +348,10 @@ impl Host for Fake {
     }
 
     fn wall_clock(&self) -> u64 {
-        1_900_000_000 + self.clock.get().as_secs()
+        match self.wrong_clock.get() {
+            Some((seconds, until)) if self.clock.get() < until => seconds + self.clock.get().as_secs(),
+            _ => 1_900_000_000 + self.clock.get().as_secs(),
+        }
     }
 
     fn sleep(&self, duration: Duration) {

@@ -234,6 +234,13 @@ impl Fake {
                 self.disk.borrow_mut().files.insert(path, (Vec::new(), mode));
                 Ok(String::new())
             }
+            "chronyc" if self.no_time_server.get() => {
+                Ok("00000000,,0,0.000000000,0.000000000,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,Not synchronised\n"
+                    .into())
+            }
+            "chronyc" => {
+                Ok("0A000001,10.0.0.1,3,1900000000.1,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,64.2,Normal\n".into())
+            }
             "readlink" => self
                 .disk
                 .borrow()
