@@ -55,6 +55,10 @@ e2e: build test-image ## The real cluster once more, in QEMU, from the baked dis
 e2e-ha: build test-image ## Three control planes and a worker in QEMU, from the baked disk, powered on one after the other
 	tests/e2e qemu ha
 
+.PHONY: e2e-faults
+e2e-faults: build test-image ## A full disk and a wrong clock in QEMU: the nodes say so, and are Ready once it is mended
+	tests/e2e qemu faults
+
 .PHONY: chaos
 chaos: build test-tree ## N=3 formations with random faults, of the seeds SEED=1, ...; in machines (root)
 	tests/chaos $(or $(N),3) $(or $(SEED),1)
