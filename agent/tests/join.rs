@@ -75,3 +75,22 @@ fn the_lock_is_kept_while_an_old_member_is_removed() {
     assert!(last - first > Duration::from_secs(30), "the removal did not last: {written:?}");
     assert!(written.windows(2).all(|w| w[1] - w[0] < Duration::from_secs(20)), "{written:?}");
 }
+
+/// The kubelet has written its kubeconfig by then, and kubeadm has taken the token away.
+#[test]
+fn a_kubelet_whose_certificate_nobody_signed_is_joined_again() {
+    for name in ["w1", "cp2"] {
+        let (spec, host) = (spec(name), machine(name));
+        host.unsigned.set(2);
+        for _ in 0..2 {
+            let failure = run(&spec, &host).failure.expect("it must fail");
+            assert!(failure.retry && failure.cause.contains("kubelet-start: timed out"), "{}", failure.cause);
+        }
+        let status = run(&spec, &host);
+        assert_eq!(status.state, State::Done, "{name}: {:?}", status.failure);
+        assert!(
+            host.text("/var/lib/kubelet/pki/kubelet-client-current.pem").is_some(),
+            "{name} has no certificate"
+        );
+    }
+}

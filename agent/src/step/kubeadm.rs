@@ -16,6 +16,8 @@ pub const LOG_FILE: &str = "/var/log/kindling/kubeadm.log";
 /// Bytes of earlier commands' output that stay.
 const LOG_KEPT: usize = 256 << 10;
 pub const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
+/// What the kubelet's kubeconfig refers to, once the controller manager has signed it.
+const KUBELET_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 pub const ETCD_MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
 
 /// Files and folders that show that kubeadm has begun on this machine.
@@ -184,7 +186,10 @@ pub fn mend(host: &dyn Host) -> Result<Vec<String>, StepError> {
         if let Some(text) = read_text(host, &path) {
             // The user's credentials come last in what kubeadm and the kubelet write.
             let whole = text.ends_with('\n') && (text.contains("client-key") || text.contains("token"));
-            if !whole {
+            // The kubelet writes its kubeconfig before it has the certificate that stands in it; kubeadm, when it has
+            // waited for that in vain, takes the token away from it, and neither ends by itself.
+            let promised = text.contains(KUBELET_CERTIFICATE) && !exists(host, KUBELET_CERTIFICATE);
+            if !whole || promised {
                 remove(path)?;
             }
         }

@@ -50,6 +50,8 @@ pub struct Fake {
     pub cri_restarts: Cell<u32>,
     /// What the other control planes' agents say of their disks.
     pub peers_say: Cell<Peer>,
+    /// How often `kubeadm join` waits in vain for the kubelet's certificate to be signed.
+    pub unsigned: Cell<u32>,
     /// How often the kubelet must be restarted before it starts the etcd pod, which it refuses until then.
     pub refuses_etcd: Cell<u32>,
     /// Whether a majority of an external etcd's members answers without this machine's doing.

@@ -132,7 +132,12 @@ impl Fake {
             self.put("/etc/kubernetes/pki/ca.crt", "ca");
         }
         self.disk.borrow_mut().files.remove(Path::new("/etc/kubernetes/bootstrap-kubelet.conf"));
-        self.put("/etc/kubernetes/kubelet.conf", "client-key: k\n");
+        let conf = "client-key: /var/lib/kubelet/pki/kubelet-client-current.pem\n";
+        self.put("/etc/kubernetes/kubelet.conf", conf);
+        if self.unsigned.get() > 0 {
+            self.unsigned.set(self.unsigned.get() - 1);
+            return Err("error execution phase kubelet-start: timed out waiting for the condition".into());
+        }
         self.put("/var/lib/kubelet/pki/kubelet-client-current.pem", "pem");
         self.active.borrow_mut().insert("kubelet.service".into());
         Ok(String::new())
