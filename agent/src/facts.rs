@@ -42,6 +42,10 @@ pub struct Facts {
     pub pause_image: Option<String>,
     /// Whether dockerd is in the image.
     pub docker: bool,
+    /// Whether cri-dockerd is in the image.
+    pub cri_dockerd: bool,
+    /// Whether CRI-O is in the image.
+    pub crio: bool,
     /// Whether etcd and its command are in the image.
     pub etcd: bool,
     /// Names of the add-ons that are in the image.
@@ -120,7 +124,10 @@ impl Facts {
             listening: listening(host),
             modules,
             cgroup_v1: !exists(host, "/sys/fs/cgroup/cgroup.controllers"),
-            docker: exists(host, "/usr/bin/dockerd"),
+            // Debian's and Ubuntu's, and docker's own package.
+            docker: ["/usr/sbin/dockerd", "/usr/bin/dockerd"].iter().any(|path| exists(host, path)),
+            cri_dockerd: exists(host, "/usr/bin/cri-dockerd"),
+            crio: exists(host, "/usr/bin/crio"),
             etcd: ["/usr/bin/etcd", "/usr/bin/etcdctl"].iter().all(|path| exists(host, path)),
             addons: host
                 .list(Path::new(ADDONS_FOLDER))

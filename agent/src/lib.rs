@@ -26,6 +26,7 @@ pub mod reset;
 pub mod retry;
 pub mod role;
 pub mod room;
+pub mod runtime;
 pub mod status;
 pub mod step;
 pub mod up;

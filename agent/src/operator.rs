@@ -179,6 +179,8 @@ fn assumed(spec: &NodeSpec) -> Facts {
         // Only the image's kubeadm knows it.
         pause_image: spec.kubernetes().map(|k| format!("(the pause image of kubeadm {})", k.version)),
         docker: true,
+        cri_dockerd: true,
+        crio: true,
         etcd: true,
         addons: spec.kubernetes().map(|k| k.addons.clone()).unwrap_or_default(),
         ..Facts::default()

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use crate::facts::Facts;
 use crate::preflight;
 use crate::render;
-use crate::role::types::{DnsName, KubernetesVersion, ProxyKind, RuntimeName};
+use crate::role::types::{DnsName, ProxyKind};
 use crate::role::{Kubernetes, NodeSpec, Role};
+use crate::runtime;
 use crate::step::certificates::Certificates;
 use crate::step::clock::Clock;
 use crate::step::etcd::Member;
@@ -121,10 +122,7 @@ pub fn plan(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
         Action::Files(vec![FileSpec::public(CA_FILE, spec.ca.clone())]),
     ));
     if let Some(kubernetes) = spec.kubernetes() {
-        steps.push(runtime(kubernetes, facts));
-        if kubernetes.runtime == RuntimeName::Containerd {
-            steps.push(step("images", "preloaded images pinned", Action::Images));
-        }
+        steps.extend(runtime::steps(kubernetes, facts));
     }
     steps.extend(endpoint(spec, facts));
     match &spec.role {
@@ -188,52 +186,6 @@ fn kernel(spec: &NodeSpec, facts: &Facts) -> Kernel {
     }
 }
 
-fn runtime(kubernetes: &Kubernetes, facts: &Facts) -> Step {
-    match kubernetes.runtime {
-        RuntimeName::Containerd => {
-            let (major, minor) = facts.containerd.unwrap_or((1, 7));
-            let pause = facts.pause_image.clone().unwrap_or_else(|| "registry.k8s.io/pause:3.10".into());
-            let config = render::containerd(
-                kubernetes,
-                render::ContainerdVersion { major, minor },
-                &pause,
-                facts.container.is_some(),
-            );
-            let mut files = vec![FileSpec::secret("/etc/containerd/config.toml", config)];
-            for registry in &kubernetes.registries {
-                files.extend(
-                    render::registry_hosts(registry)
-                        .into_iter()
-                        .map(|(path, text)| FileSpec::public(path, text)),
-                );
-            }
-            // containerd serves without the kubelet's side of it when that fails to load, for want of inotify
-            // instances for one.
-            let service = Service::new("containerd.service", files)
-                .answering("ctr", &["plugins", "ls"])
-                .with_part("cri");
-            step(
-                "containerd",
-                "containerd with systemd cgroups and the given registries",
-                Action::Service(service),
-            )
-        }
-        RuntimeName::Docker => {
-            let mut files = vec![FileSpec::public("/etc/docker/daemon.json", render::docker(kubernetes))];
-            for registry in &kubernetes.registries {
-                files.extend(
-                    render::docker_certificate(registry).map(|(path, text)| FileSpec::public(path, text)),
-                );
-            }
-            // dockerd keeps no login of its own: the kubelet brings one with each pull.
-            let logins = render::registry_logins(kubernetes);
-            files.extend(logins.map(|text| FileSpec::secret("/var/lib/kubelet/config.json", text)));
-            let service = Service::new("docker.service", files).answering("docker", &["version"]);
-            step("docker", "docker with systemd cgroups and the given registries", Action::Service(service))
-        }
-    }
-}
-
 /// The proxy and keepalived, where the endpoint lives on this machine.
 fn endpoint(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
     let mut steps = Vec::new();
@@ -242,14 +194,14 @@ fn endpoint(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
             let file = FileSpec::secret("/etc/haproxy/haproxy.cfg", render::haproxy(spec));
             let service = Service::new("haproxy.service", vec![file])
                 .checked_by("haproxy", &["-c", "-q", "-f"])
-                .instead_of("nginx.service");
+                .instead_of(&["nginx.service"]);
             steps.push(step("haproxy", "haproxy in front of the API servers", Action::Service(service)));
         }
         Some(ProxyKind::Nginx) => {
             let file = FileSpec::public("/etc/nginx/nginx.conf", render::nginx(spec));
             let service = Service::new("nginx.service", vec![file])
                 .checked_by("nginx", &["-t", "-q", "-c"])
-                .instead_of("haproxy.service");
+                .instead_of(&["haproxy.service"]);
             steps.push(step("nginx", "nginx in front of the API servers", Action::Service(service)));
         }
         Some(ProxyKind::None) | None => {}
@@ -326,20 +278,10 @@ fn pki(spec: &NodeSpec) -> Vec<FileSpec> {
 fn environment(spec: &NodeSpec, kubernetes: &Kubernetes, facts: &Facts) -> render::Environment {
     let kubeadm = facts.kubeadm.unwrap_or(kubernetes.version);
     render::Environment {
-        cri_socket: cri_socket(kubernetes.runtime, kubeadm),
+        cri_socket: runtime::socket(kubernetes.runtime, kubeadm).into(),
         container: facts.container.is_some(),
         kubeadm,
         deadlines: spec.deadlines,
-    }
-}
-
-/// With two runtimes in the image kubeadm refuses to guess, so the socket is always named.
-pub fn cri_socket(runtime: RuntimeName, kubeadm: KubernetesVersion) -> String {
-    match runtime {
-        RuntimeName::Containerd => "unix:///run/containerd/containerd.sock".into(),
-        // The kubelet's own dockershim went away in 1.24.
-        RuntimeName::Docker if kubeadm.minor < 24 => "/var/run/dockershim.sock".into(),
-        RuntimeName::Docker => "unix:///run/cri-dockerd.sock".into(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Preflight: everything that speaks against going on, found before anything is changed, in one report.
 
 use crate::facts::Facts;
-use crate::role::types::{DnsName, KubernetesVersion, RuntimeName};
+use crate::role::types::{DnsName, KubernetesVersion};
 use crate::role::{Kubernetes, NodeSpec, OLDEST_KUBERNETES, Role};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,19 +175,8 @@ fn software(kubernetes: &Kubernetes, facts: &Facts, found: &mut Vec<Finding>) {
         }
         Some(_) => {}
     }
-    match kubernetes.runtime {
-        RuntimeName::Containerd if facts.containerd.is_none() => {
-            add(found, Lasting, "this image has no containerd that runs", "bake the image again");
-        }
-        RuntimeName::Docker if !facts.docker => {
-            add(
-                found,
-                Lasting,
-                "this image has no docker",
-                "write `runtime = \"containerd\"` in cluster.toml, or bake docker into the image",
-            );
-        }
-        _ => {}
+    if let Some((message, remedy)) = crate::runtime::lacking(kubernetes, facts) {
+        add(found, Lasting, message, remedy);
     }
     if facts.cgroup_v1 {
         if kubernetes.version >= REFUSES_CGROUP_V1 {

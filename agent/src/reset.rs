@@ -12,10 +12,11 @@ use crate::error::StepError;
 use crate::etcd::{Etcd, Member, member_at};
 use crate::host::{Command, Host, exists};
 use crate::lease;
-use crate::plan::{cri_socket, proxy_unit};
+use crate::plan::proxy_unit;
 use crate::render::peer_url;
 use crate::role::types::KubernetesVersion;
 use crate::role::{NodeSpec, Role};
+use crate::runtime::socket;
 use crate::step::kubeadm::{ETCD_MANIFEST, KUBELET_CONF};
 
 const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
@@ -186,13 +187,13 @@ impl Reset {
         let version = host.run(&Command::query("kubeadm", ["version", "-o", "short"]))?;
         let version: Option<KubernetesVersion> = version.stdout.trim().parse().ok();
         let kubernetes = spec.kubernetes().expect("only Kubernetes nodes have a kubelet");
-        let socket = cri_socket(kubernetes.runtime, version.unwrap_or(kubernetes.version));
+        let socket = socket(kubernetes.runtime, version.unwrap_or(kubernetes.version));
         // The member was removed above, or nobody is to be asked.
         let mut skip = "--skip-phases=remove-etcd-member".to_owned();
         if self.force && version.is_some_and(|v| v.minor < 22) {
             skip += ",update-cluster-status";
         }
-        let reset = Command::new("kubeadm", ["reset", "--force", "--cri-socket", &socket, &skip]);
+        let reset = Command::new("kubeadm", ["reset", "--force", "--cri-socket", socket, &skip]);
         host.run(&reset.timeout(Duration::from_secs(300)))?;
         host.run(&Command::new("systemctl", ["disable", "--now", "kubelet.service"]))?;
         Ok(())

@@ -6,9 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kindling::input::Source;
-use kindling::render::{self, ClusterState, ConfigApi, ContainerdVersion, Environment};
+use kindling::render::{self, ClusterState, ConfigApi, Environment};
 use kindling::role::NodeSpec;
 use kindling::role::types::{KubernetesVersion, ProxyKind, RuntimeName};
+use kindling::runtime::{self, containerd, crio, docker};
 
 const APIS: [(ConfigApi, char); 3] =
     [(ConfigApi::V1beta2, '2'), (ConfigApi::V1beta3, '3'), (ConfigApi::V1beta4, '4')];
@@ -35,12 +36,8 @@ fn cases() -> Vec<String> {
 
 fn environment(spec: &NodeSpec, container: bool) -> Environment {
     let kubernetes = spec.kubernetes().unwrap();
-    let cri_socket = match kubernetes.runtime {
-        RuntimeName::Containerd => "unix:///run/containerd/containerd.sock",
-        RuntimeName::Docker => "unix:///run/cri-dockerd.sock",
-    };
     Environment {
-        cri_socket: cri_socket.into(),
+        cri_socket: runtime::socket(kubernetes.runtime, kubernetes.version).into(),
         container,
         kubeadm: kubernetes.version,
         deadlines: spec.deadlines,
@@ -95,21 +92,25 @@ fn rendered(spec: &NodeSpec) -> BTreeMap<String, String> {
                 ("containerd-2.0.toml", 2, 0, true),
                 ("containerd-2.1.toml", 2, 1, false),
             ] {
-                let version = ContainerdVersion { major, minor };
-                add(name, render::containerd(kubernetes, version, pause, restrict));
+                let version = containerd::ContainerdVersion { major, minor };
+                add(name, containerd::config(kubernetes, version, pause, restrict));
             }
-            for (path, text) in kubernetes.registries.iter().flat_map(render::registry_hosts) {
+            for (path, text) in kubernetes.registries.iter().flat_map(containerd::registry_hosts) {
                 add(&in_place(&path), text);
             }
         }
         RuntimeName::Docker => {
-            add("daemon.json", render::docker(kubernetes));
-            for (path, text) in kubernetes.registries.iter().filter_map(render::docker_certificate) {
+            add("daemon.json", docker::config(kubernetes));
+            for (path, text) in kubernetes.registries.iter().filter_map(docker::certificate) {
                 add(&in_place(&path), text);
             }
         }
+        RuntimeName::Crio => {
+            add("crio.conf", crio::config("registry.k8s.io/pause:3.10"));
+            add("registries.conf", crio::registries(kubernetes));
+        }
     }
-    if let Some(text) = render::registry_logins(kubernetes) {
+    if let Some(text) = runtime::registry_logins(kubernetes) {
         add("config.json", text);
     }
     add("discovery.conf", render::discovery_kubeconfig(spec, &kubernetes.token));

@@ -4,9 +4,7 @@
 
 mod addons;
 mod chrony;
-mod containerd;
 mod discovery;
-mod docker;
 mod etcd;
 mod haproxy;
 mod hosts;
@@ -19,9 +17,7 @@ mod yaml;
 
 pub use addons::substitute;
 pub use chrony::chrony;
-pub use containerd::{ContainerdVersion, containerd, registry_hosts};
 pub use discovery::discovery_kubeconfig;
-pub use docker::{docker, docker_certificate, registry_logins};
 pub use etcd::{
     ClusterState, ETCD_CLIENT_PORT, ETCD_DATA, ETCD_FILE, ETCD_PEER_PORT, ETCD_PKI, client_url, etcd,
     peer_url,

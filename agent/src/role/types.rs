@@ -446,6 +446,7 @@ impl fmt::Display for RoleName {
 pub enum RuntimeName {
     Containerd,
     Docker,
+    Crio,
 }
 
 /// Who answers at the endpoint: the load-balancer nodes, the control planes themselves, or somebody else.

@@ -20,13 +20,13 @@ pub struct Service {
     pub probe: Option<Vec<&'static str>>,
     /// What the probe must list as `ok`: the second word of a line that ends so.
     pub part: Option<&'static str>,
-    /// Another unit that must not run beside it, where an earlier role file may have wanted it.
-    pub instead_of: Option<&'static str>,
+    /// Other units that must not run beside it, where an earlier role file may have wanted them.
+    pub instead_of: Vec<&'static str>,
 }
 
 impl Service {
     pub fn new(unit: &'static str, files: Vec<FileSpec>) -> Self {
-        Self { unit, files, checker: None, probe: None, part: None, instead_of: None }
+        Self { unit, files, checker: None, probe: None, part: None, instead_of: Vec::new() }
     }
 
     pub fn checked_by(mut self, program: &'static str, args: &[&'static str]) -> Self {
@@ -39,8 +39,8 @@ impl Service {
         self
     }
 
-    pub fn instead_of(mut self, unit: &'static str) -> Self {
-        self.instead_of = Some(unit);
+    pub fn instead_of(mut self, units: &[&'static str]) -> Self {
+        self.instead_of.extend(units);
         self
     }
 
@@ -48,6 +48,11 @@ impl Service {
     pub fn with_part(mut self, part: &'static str) -> Self {
         self.part = Some(part);
         self
+    }
+
+    /// Those that are enabled of the units that must not run beside it.
+    fn others(&self, host: &dyn Host) -> Vec<&'static str> {
+        self.instead_of.iter().copied().filter(|other| Self::is_enabled(host, other)).collect()
     }
 
     fn is_enabled(host: &dyn Host, unit: &str) -> bool {
@@ -83,7 +88,7 @@ impl Service {
         if cx.interrupted {
             return Ok(Found::Differs("an earlier run was interrupted here".into()));
         }
-        if let Some(other) = self.instead_of.filter(|other| Self::is_enabled(cx.host, other)) {
+        if let Some(other) = self.others(cx.host).first() {
             return Ok(Found::Differs(format!("{other} is enabled")));
         }
         if !Self::is_enabled(cx.host, self.unit) {
@@ -110,7 +115,7 @@ impl Service {
             files::write(cx.host, file)?;
         }
         let minutes = Duration::from_secs(180);
-        if let Some(other) = self.instead_of.filter(|other| Self::is_enabled(cx.host, other)) {
+        for other in self.others(cx.host) {
             cx.host.run(&Command::new("systemctl", ["disable", "--now", other]).timeout(minutes))?;
         }
         if !Self::is_enabled(cx.host, self.unit) {

@@ -1,11 +1,43 @@
-//! /etc/containerd/config.toml and the registries' /etc/containerd/certs.d
+//! containerd: /etc/containerd/config.toml and the registries' /etc/containerd/certs.d
 //! (<https://github.com/containerd/containerd/blob/main/docs/cri/config.md>, docs/hosts.md).
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use super::WRITTEN_BY;
+use super::{WRITTEN_BY, is_docker_hub, path_of, quoted};
+use crate::facts::Facts;
+use crate::plan::{Action, FileSpec, Step};
 use crate::role::{Kubernetes, Registry};
+use crate::step::service::Service;
+
+pub const SOCKET: &str = "unix:///run/containerd/containerd.sock";
+pub const UNIT: &str = "containerd.service";
+pub const CONFIG: &str = "/etc/containerd/config.toml";
+
+pub fn steps(kubernetes: &Kubernetes, facts: &Facts, pause: &str) -> Vec<Step> {
+    let (major, minor) = facts.containerd.unwrap_or((1, 7));
+    let version = ContainerdVersion { major, minor };
+    let text = config(kubernetes, version, pause, facts.container.is_some());
+    let mut files = vec![FileSpec::secret(CONFIG, text)];
+    for registry in &kubernetes.registries {
+        files.extend(registry_hosts(registry).into_iter().map(|(path, text)| FileSpec::public(path, text)));
+    }
+    // containerd serves without the kubelet's side of it when that fails to load, for want of inotify instances for one.
+    let service = Service::new(UNIT, files)
+        .answering("ctr", &["plugins", "ls"])
+        .with_part("cri")
+        .instead_of(super::docker::UNITS)
+        .instead_of(&[super::crio::UNIT]);
+    vec![Step {
+        id: "containerd",
+        title: "containerd with systemd cgroups and the given registries".into(),
+        action: Action::Service(service),
+    }]
+}
+
+pub fn lacking(facts: &Facts) -> Option<(&'static str, &'static str)> {
+    facts.containerd.is_none().then_some(("this image has no containerd that runs", "bake the image again"))
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ContainerdVersion {
@@ -15,18 +47,8 @@ pub struct ContainerdVersion {
 
 const CERTS_D: &str = "/etc/containerd/certs.d";
 
-/// Docker Hub is called docker.io and answers somewhere else.
-pub fn is_docker_hub(host: &str) -> bool {
-    host == "docker.io"
-}
-
 fn server_of(host: &str) -> &str {
     if is_docker_hub(host) { "registry-1.docker.io" } else { host }
-}
-
-/// A TOML basic string with its quotes.
-fn quoted(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
 }
 
 /// containerd's configuration: version 2 of its format for containerd 1.x, version 3 for 2.x. Holds the
@@ -34,7 +56,7 @@ fn quoted(text: &str) -> String {
 /// kubelet pulls has a login ([`super::registry_logins`]).
 ///
 /// `restrict_oom_score_adj` is for system containers that may not lower a process's OOM score.
-pub fn containerd(
+pub fn config(
     kubernetes: &Kubernetes,
     version: ContainerdVersion,
     sandbox_image: &str,
@@ -143,10 +165,4 @@ pub fn registry_hosts(registry: &Registry) -> Vec<(PathBuf, String)> {
 /// does; containerd would append a second `/v2`.
 fn has_api_path(mirror: &str) -> bool {
     path_of(mirror).strip_prefix("v2/").is_some_and(|project| !project.is_empty())
-}
-
-/// What follows the host of a URL, without the first `/`.
-pub fn path_of(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    rest.split_once('/').map_or("", |(_, path)| path)
 }

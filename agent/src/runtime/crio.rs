@@ -1,0 +1,85 @@
+//! CRI-O (crio.conf.d(5), containers-registries.conf(5)).
+
+use std::fmt::Write;
+
+use super::{WRITTEN_BY, logins_file, quoted};
+use crate::facts::Facts;
+use crate::plan::{Action, FileSpec, Step};
+use crate::role::Kubernetes;
+use crate::step::service::Service;
+
+pub const SOCKET: &str = "unix:///run/crio/crio.sock";
+pub const UNIT: &str = "crio.service";
+/// Of registries that have a CA of their own (containers-certs.d(5)).
+const CERTS_D: &str = "/etc/containers/certs.d";
+
+pub fn steps(kubernetes: &Kubernetes, pause: &str) -> Vec<Step> {
+    let mut files = vec![
+        FileSpec::public("/etc/crio/crio.conf.d/90-kindling.conf", config(pause)),
+        FileSpec::public("/etc/containers/registries.conf.d/90-kindling.conf", registries(kubernetes)),
+    ];
+    for registry in &kubernetes.registries {
+        if let Some(ca) = &registry.ca {
+            files.push(FileSpec::public(format!("{CERTS_D}/{}/ca.crt", registry.host), ca.clone()));
+        }
+    }
+    files.extend(logins_file(kubernetes));
+    let service =
+        Service::new(UNIT, files).instead_of(super::docker::UNITS).instead_of(&[super::containerd::UNIT]);
+    let title = "CRI-O with systemd cgroups and the given registries".into();
+    vec![Step { id: "crio", title, action: Action::Service(service) }]
+}
+
+pub fn lacking(facts: &Facts) -> Option<(&'static str, &'static str)> {
+    (!facts.crio).then_some((
+        "this image has no CRI-O",
+        "write `runtime = \"containerd\"` in cluster.toml, or bake the image with CRI-O's package: in debs/ of the Kubernetes folder, or by PACKAGES= from a repository that has it",
+    ))
+}
+
+/// One master of the cgroup tree, kubeadm's sandbox image, and the folders of CNI that everything else here uses.
+pub fn config(pause: &str) -> String {
+    format!(
+        "{WRITTEN_BY}
+[crio.runtime]
+cgroup_manager = \"systemd\"
+conmon_cgroup = \"pod\"
+
+[crio.image]
+# kubeadm's: with another one the kubelet's garbage collection would take it for unused.
+pause_image = {}
+
+[crio.network]
+network_dir = \"/etc/cni/net.d/\"
+plugin_dirs = [\"/opt/cni/bin/\"]
+",
+        quoted(pause)
+    )
+}
+
+/// Mirrors in the order in which they are asked, the registry itself last.
+pub fn registries(kubernetes: &Kubernetes) -> String {
+    let mut text = String::from(WRITTEN_BY);
+    for registry in &kubernetes.registries {
+        let _ = write!(
+            text,
+            "\n[[registry]]\nprefix = {0}\nlocation = {0}\ninsecure = {1}\n",
+            quoted(&registry.host),
+            registry.insecure
+        );
+        for mirror in &registry.mirrors {
+            // A location has no scheme; without TLS is what is called insecure here.
+            let (scheme, rest) = mirror.split_once("://").unwrap_or(("https", mirror));
+            let location = rest.trim_end_matches('/');
+            // Harbor's proxy projects are given with the path of the API, which a location has not.
+            let location = location.replacen("/v2/", "/", 1);
+            let insecure = scheme == "http" || registry.insecure;
+            let _ = write!(
+                text,
+                "\n[[registry.mirror]]\nlocation = {}\ninsecure = {insecure}\n",
+                quoted(&location)
+            );
+        }
+    }
+    text
+}

@@ -1,0 +1,117 @@
+//! Docker: /etc/docker/daemon.json, containerd below it, and cri-dockerd before it where the kubelet has no shim of its
+//! own any more.
+//!
+//! Docker keeps its images in containerd's store (<https://docs.docker.com/engine/storage/containerd/>), in the namespace
+//! that the kubelet's side of containerd uses too, so the images that are baked in are there for both and once.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::{WRITTEN_BY, containerd, is_docker_hub, logins_file, path_of, pretty};
+use crate::facts::Facts;
+use crate::plan::{Action, FileSpec, Step};
+use crate::role::types::KubernetesVersion;
+use crate::role::{Kubernetes, Registry};
+use crate::step::service::Service;
+
+/// cri-dockerd's; its unit in the image says the same.
+pub const SOCKET: &str = "unix:///run/cri-dockerd.sock";
+/// The kubelet's own.
+pub const SHIM_SOCKET: &str = "/var/run/dockershim.sock";
+/// What must not run beside another runtime, what needs the other first.
+pub const UNITS: &[&str] = &["cri-docker.service", "docker.service"];
+
+/// The kubelet's own dockershim went away in 1.24.
+pub fn has_shim(kubeadm: KubernetesVersion) -> bool {
+    kubeadm.minor < 24
+}
+
+pub fn steps(kubernetes: &Kubernetes, kubeadm: KubernetesVersion, pause: &str) -> Vec<Step> {
+    let step = |id, title: &str, service| Step { id, title: title.into(), action: Action::Service(service) };
+    let below = Service::new(containerd::UNIT, vec![FileSpec::public(containerd::CONFIG, CONTAINERD)])
+        .answering("ctr", &["version"])
+        .instead_of(&[super::crio::UNIT]);
+    let mut files = vec![FileSpec::public("/etc/docker/daemon.json", config(kubernetes))];
+    for registry in &kubernetes.registries {
+        files.extend(certificate(registry).map(|(path, text)| FileSpec::public(path, text)));
+    }
+    // dockerd keeps no login of its own: the kubelet brings one with each pull.
+    files.extend(logins_file(kubernetes));
+    let docker = Service::new("docker.service", files).answering("docker", &["version"]);
+    let mut steps = vec![
+        step("containerd", "containerd, for docker alone", below),
+        step("docker", "docker with systemd cgroups and the given registries", docker),
+    ];
+    if !has_shim(kubeadm) {
+        let file = FileSpec::public("/etc/kindling/cri-dockerd.env", environment(pause));
+        let service = Service::new("cri-docker.service", vec![file]);
+        steps.push(step("cri-dockerd", "cri-dockerd between the kubelet and docker", service));
+    }
+    steps
+}
+
+pub fn lacking(kubeadm: KubernetesVersion, facts: &Facts) -> Option<(&'static str, &'static str)> {
+    if !facts.docker {
+        return Some((
+            "this image has no docker",
+            "write `runtime = \"containerd\"` in cluster.toml, or bake docker into the image",
+        ));
+    }
+    (!has_shim(kubeadm) && !facts.cri_dockerd).then_some((
+        "this image has no cri-dockerd, which the kubelet needs for docker from v1.24 on",
+        "write `runtime = \"containerd\"` in cluster.toml, or bake the image with cri-dockerd: its package in debs/ or its binary in bin/ of the Kubernetes folder (https://github.com/Mirantis/cri-dockerd)",
+    ))
+}
+
+/// containerd as docker's own package has it: without the kubelet's side.
+const CONTAINERD: &str = "\
+# Written by Kindling from the role file: changes are lost at the next run.
+version = 2
+disabled_plugins = [\"io.containerd.grpc.v1.cri\"]
+";
+
+/// For the unit of cri-dockerd.
+fn environment(pause: &str) -> String {
+    format!("{WRITTEN_BY}PAUSE_IMAGE={pause}\n")
+}
+
+/// dockerd's options (dockerd(8), "daemon configuration file"). Docker knows mirrors of Docker Hub only, and
+/// refuses to start with one that has a path.
+///
+/// Docker's own bridge and firewall rules are off: pods have their network from CNI, and Docker's DROP
+/// policy for forwarded packets would cut them from the pods of other nodes.
+pub fn config(kubernetes: &Kubernetes) -> String {
+    let mirrors: Vec<&String> = kubernetes
+        .registries
+        .iter()
+        .filter(|registry| is_docker_hub(&registry.host))
+        .flat_map(|registry| &registry.mirrors)
+        .filter(|mirror| path_of(mirror).is_empty())
+        .collect();
+    let insecure: Vec<&String> =
+        kubernetes.registries.iter().filter(|r| r.insecure).map(|r| &r.host).collect();
+    let mut options = json!({
+        "exec-opts": ["native.cgroupdriver=systemd"],
+        "features": { "containerd-snapshotter": true },
+        "containerd-namespace": "k8s.io",
+        "log-driver": "json-file",
+        "log-opts": { "max-size": "10m", "max-file": "5" },
+        "bridge": "none",
+        "iptables": false,
+        "ip-masq": false,
+    });
+    if !mirrors.is_empty() {
+        options["registry-mirrors"] = json!(mirrors);
+    }
+    if !insecure.is_empty() {
+        options["insecure-registries"] = json!(insecure);
+    }
+    pretty(&options)
+}
+
+/// The CA of a private registry, where Docker looks for it.
+pub fn certificate(registry: &Registry) -> Option<(PathBuf, String)> {
+    let ca = registry.ca.clone()?;
+    Some((PathBuf::from("/etc/docker/certs.d").join(&registry.host).join("ca.crt"), ca))
+}

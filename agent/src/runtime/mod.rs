@@ -1,0 +1,112 @@
+//! Container runtimes, one file each: its socket, its configuration, its services, and what an image without it lacks.
+//! All are in one image; the role file chooses, and the others do not run.
+
+pub mod containerd;
+pub mod crio;
+pub mod docker;
+
+use std::fmt::Write;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::facts::Facts;
+use crate::plan::{Action, FileSpec, Step};
+use crate::role::Kubernetes;
+use crate::role::types::{KubernetesVersion, RuntimeName};
+
+/// First line of every file here that has comments.
+const WRITTEN_BY: &str = "# Written by Kindling from the role file: changes are lost at the next run.\n";
+
+/// Where kubeadm, the kubelet and crictl find the runtime. With several in the image kubeadm refuses to guess, so it is
+/// always named.
+pub fn socket(runtime: RuntimeName, kubeadm: KubernetesVersion) -> &'static str {
+    match runtime {
+        RuntimeName::Containerd => containerd::SOCKET,
+        RuntimeName::Docker if docker::has_shim(kubeadm) => docker::SHIM_SOCKET,
+        RuntimeName::Docker => docker::SOCKET,
+        RuntimeName::Crio => crio::SOCKET,
+    }
+}
+
+/// From a machine that has the programs to one whose runtime the kubelet can use.
+pub fn steps(kubernetes: &Kubernetes, facts: &Facts) -> Vec<Step> {
+    let kubeadm = facts.kubeadm.unwrap_or(kubernetes.version);
+    let pause = facts.pause_image.as_deref().unwrap_or("registry.k8s.io/pause:3.10");
+    let mut steps = match kubernetes.runtime {
+        RuntimeName::Containerd => containerd::steps(kubernetes, facts, pause),
+        RuntimeName::Docker => docker::steps(kubernetes, kubeadm, pause),
+        RuntimeName::Crio => crio::steps(kubernetes, pause),
+    };
+    let file = FileSpec::public("/etc/crictl.yaml", crictl(socket(kubernetes.runtime, kubeadm)));
+    steps.push(Step {
+        id: "crictl",
+        title: "crictl knows the runtime".into(),
+        action: Action::Files(vec![file]),
+    });
+    // Docker shares containerd's store; CRI-O has one of its own, and pulls.
+    if kubernetes.runtime != RuntimeName::Crio {
+        steps.push(Step { id: "images", title: "preloaded images pinned".into(), action: Action::Images });
+    }
+    steps
+}
+
+/// What this image lacks for the runtime, and what can be done about it.
+pub fn lacking(kubernetes: &Kubernetes, facts: &Facts) -> Option<(&'static str, &'static str)> {
+    let kubeadm = facts.kubeadm.unwrap_or(kubernetes.version);
+    match kubernetes.runtime {
+        RuntimeName::Containerd => containerd::lacking(facts),
+        RuntimeName::Docker => docker::lacking(kubeadm, facts),
+        RuntimeName::Crio => crio::lacking(facts),
+    }
+}
+
+/// /etc/crictl.yaml (<https://github.com/kubernetes-sigs/cri-tools/blob/master/docs/crictl.md>).
+fn crictl(socket: &str) -> String {
+    let url = if socket.starts_with('/') { format!("unix://{socket}") } else { socket.to_owned() };
+    format!("{WRITTEN_BY}runtime-endpoint: {url}\nimage-endpoint: {url}\ntimeout: 10\n")
+}
+
+/// The kubelet's own logins to registries, for /var/lib/kubelet/config.json: they work with every runtime.
+/// Holds passwords. `None` where no registry needs a login.
+pub fn registry_logins(kubernetes: &Kubernetes) -> Option<String> {
+    let mut logins = serde_json::Map::new();
+    for registry in &kubernetes.registries {
+        if let (Some(username), Some(password)) = (&registry.username, &registry.password) {
+            let auth = STANDARD.encode(format!("{username}:{}", password.expose()));
+            // Docker Hub's login goes by its old address.
+            let host =
+                if is_docker_hub(&registry.host) { "https://index.docker.io/v1/" } else { &registry.host };
+            logins.insert(host.to_owned(), json!({ "auth": auth }));
+        }
+    }
+    (!logins.is_empty()).then(|| pretty(&json!({ "auths": logins })))
+}
+
+/// For a runtime that keeps no login of its own.
+fn logins_file(kubernetes: &Kubernetes) -> Option<FileSpec> {
+    registry_logins(kubernetes).map(|text| FileSpec::secret("/var/lib/kubelet/config.json", text))
+}
+
+/// Docker Hub is called docker.io and answers somewhere else.
+fn is_docker_hub(host: &str) -> bool {
+    host == "docker.io"
+}
+
+/// What follows the host of a URL, without the first `/`.
+fn path_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split_once('/').map_or("", |(_, path)| path)
+}
+
+/// A TOML basic string with its quotes.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn pretty(value: &Value) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "{value:#}");
+    text
+}
