@@ -31,6 +31,10 @@ pub struct Facts {
     pub swap: Vec<String>,
     /// TCP ports that somebody listens on, on any address.
     pub listening: BTreeSet<u16>,
+    /// Of the file system of /var, in percent: what the kubelet judges disk pressure by.
+    pub disk_free: Option<u8>,
+    /// Whether this process may not lower an OOM score (CAP_SYS_RESOURCE, capabilities(7)).
+    pub no_sys_resource: bool,
     /// Kernel modules that are loaded or built in.
     pub modules: BTreeSet<String>,
     pub cgroup_v1: bool,
@@ -58,6 +62,9 @@ pub struct Facts {
     pub kindling_began: bool,
 }
 
+/// Its bit in a set of capabilities (linux/capability.h).
+const CAP_SYS_RESOURCE: u64 = 1 << 24;
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Interface {
     pub name: String,
@@ -84,6 +91,10 @@ impl Facts {
         facts.memory_mb = system.total_memory() / 1024 / 1024;
         system.refresh_cpu_list(sysinfo::CpuRefreshKind::nothing());
         facts.cpus = system.cpus().len();
+        facts.disk_free = nix::sys::statvfs::statvfs("/var").ok().map(|disk| {
+            let percent = disk.blocks_available() * 100 / disk.blocks().max(1);
+            u8::try_from(percent).unwrap_or(100)
+        });
         facts.gather_versions(spec, host);
         facts.firewalls = firewalls(host);
         Ok(facts)
@@ -115,6 +126,10 @@ impl Facts {
                 .map(|t| t.trim().to_owned())
                 .filter(|t| !t.is_empty()),
             product_uuid: read_text(host, "/sys/class/dmi/id/product_uuid").map(|t| t.trim().to_lowercase()),
+            no_sys_resource: lines("/proc/self/status")
+                .iter()
+                .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok())
+                .is_some_and(|capabilities| capabilities & CAP_SYS_RESOURCE == 0),
             swap: lines("/proc/swaps")
                 .iter()
                 .skip(1)

@@ -26,6 +26,8 @@ const REFUSES_CGROUP_V1: KubernetesVersion = KubernetesVersion { major: 1, minor
 
 /// kubeadm's own minimum for a control plane
 /// (<https://kubernetes.io/docs/setup/production-environment/tools/kubeadm/install-kubeadm/>).
+/// Percent of the disk, `imagefs.available`.
+const IMAGES_NEED: u8 = 15;
 const CONTROL_PLANE_CPUS: usize = 2;
 const CONTROL_PLANE_MEMORY_MB: u64 = 1700;
 
@@ -174,6 +176,17 @@ fn software(kubernetes: &Kubernetes, facts: &Facts, found: &mut Vec<Finding>) {
             )
         }
         Some(_) => {}
+    }
+    // The kubelet's own defaults (https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/).
+    if let Some(free) = facts.disk_free.filter(|free| *free < IMAGES_NEED) {
+        add(
+            found,
+            Warning,
+            format!(
+                "only {free} % of the disk is free: the kubelet removes images below {IMAGES_NEED} % and pods below 10 %"
+            ),
+            "give the machine a larger disk, or free space on it",
+        );
     }
     if let Some((message, remedy)) = crate::runtime::lacking(kubernetes, facts) {
         add(found, Lasting, message, remedy);

@@ -7,6 +7,9 @@ use kindling::facts::Facts;
 use kindling::host::Host;
 use kindling::host::fake::{Cut, Fake};
 use kindling::plan::plan;
+use kindling::role::types::RuntimeName;
+use kindling::role::{NodeSpec, Role};
+use kindling::runtime::socket;
 use kindling::status::{State, StepState};
 use kindling::step::certificates::Certificates;
 use support::{Told, facts, machine, run, spec, spec_with};
@@ -395,4 +398,64 @@ fn a_containerd_without_its_cri_plugin_is_restarted() {
     );
     assert!(failure.retry);
     assert_eq!(run(&spec, &host).state, State::Done);
+}
+
+fn with_runtime(node: &str, runtime: RuntimeName) -> NodeSpec {
+    let mut spec = spec(node);
+    let Role::Worker(kubernetes) = &mut spec.role else { panic!("{node} is no worker") };
+    kubernetes.runtime = runtime;
+    spec
+}
+
+#[test]
+fn a_runtime_that_this_image_or_machine_cannot_run_is_refused_with_the_reason() {
+    let host = machine("w1");
+    for (runtime, have, says) in [
+        (RuntimeName::Docker, Facts::default(), "this image has no docker"),
+        (RuntimeName::Docker, Facts { docker: true, ..Facts::default() }, "this image has no cri-dockerd"),
+        (
+            RuntimeName::Docker,
+            Facts {
+                docker: true,
+                cri_dockerd: true,
+                container: Some("systemd-nspawn".into()),
+                no_sys_resource: true,
+                ..Facts::default()
+            },
+            "docker starts no pod in a system container",
+        ),
+        (RuntimeName::Crio, Facts::default(), "this image has no CRI-O"),
+    ] {
+        let spec = with_runtime("w1", runtime);
+        let Facts { docker, cri_dockerd, container, no_sys_resource, .. } = have;
+        let facts = Facts { docker, cri_dockerd, container, no_sys_resource, ..facts(&spec, &host) };
+        let status = apply(&spec, &facts, &plan(&spec, &facts), &host, &mut Told::default());
+        let failure = status.failure.expect("it must fail");
+        assert!(failure.step == "preflight" && failure.cause.contains(says), "{}", failure.cause);
+        assert!(!failure.retry && failure.remedy.contains("runtime = \"containerd\""), "{}", failure.remedy);
+    }
+}
+
+#[test]
+fn only_the_runtime_that_is_chosen_runs() {
+    let host = machine("w1");
+    for (runtime, runs, rests) in [
+        (RuntimeName::Docker, &["containerd", "docker", "cri-docker"][..], &["crio"][..]),
+        (RuntimeName::Crio, &["crio"], &["containerd", "docker", "cri-docker"]),
+        (RuntimeName::Containerd, &["containerd"], &["crio", "docker", "cri-docker"]),
+    ] {
+        let spec = with_runtime("w1", runtime);
+        let facts = Facts { docker: true, cri_dockerd: true, crio: true, ..facts(&spec, &host) };
+        let status = apply(&spec, &facts, &plan(&spec, &facts), &host, &mut Told::default());
+        assert_eq!(status.state, State::Done, "{:?}", status.failure);
+        let enabled = host.disk.borrow().enabled.clone();
+        let has = |name: &&str| enabled.contains(&format!("{name}.service"));
+        assert!(runs.iter().all(has) && !rests.iter().any(has), "{runtime:?}: {enabled:?}");
+        // kubeadm, the kubelet and crictl are told of one socket.
+        let (new, socket) = (machine("w1"), socket(runtime, facts.kubeadm.unwrap()));
+        apply(&spec, &facts, &plan(&spec, &facts), &new, &mut Told::default());
+        for file in ["/etc/crictl.yaml", "/etc/kindling/kubeadm.yaml"] {
+            assert!(new.text(file).unwrap().contains(socket), "{file} has no {socket}");
+        }
+    }
 }

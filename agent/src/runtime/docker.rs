@@ -58,6 +58,12 @@ pub fn lacking(kubeadm: KubernetesVersion, facts: &Facts) -> Option<(&'static st
             "write `runtime = \"containerd\"` in cluster.toml, or bake docker into the image",
         ));
     }
+    if facts.container.is_some() && facts.no_sys_resource {
+        return Some((
+            "docker starts no pod in a system container that may not lower OOM scores (CAP_SYS_RESOURCE)",
+            "write `runtime = \"containerd\"` in cluster.toml, which does without, or run these machines as VMs",
+        ));
+    }
     (!has_shim(kubeadm) && !facts.cri_dockerd).then_some((
         "this image has no cri-dockerd, which the kubelet needs for docker from v1.24 on",
         "write `runtime = \"containerd\"` in cluster.toml, or bake the image with cri-dockerd: its package in debs/ or its binary in bin/ of the Kubernetes folder (https://github.com/Mirantis/cri-dockerd)",

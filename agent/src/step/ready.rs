@@ -143,15 +143,17 @@ fn unready(error: &KubeError) -> String {
     }
 }
 
+/// What the Ready condition says, and what else presses: without disk no add-on's pod comes, and Ready speaks of the
+/// network only.
 fn not_ready_message(node: &Value) -> String {
-    node["status"]["conditions"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|c| c["type"] == "Ready")
-        .and_then(|c| c["message"].as_str())
-        .unwrap_or("it has no Ready condition yet")
-        .to_owned()
+    let conditions = || node["status"]["conditions"].as_array().into_iter().flatten();
+    let message = |condition: &Value| condition["message"].as_str().map(str::to_owned);
+    let ready = conditions().find(|c| c["type"] == "Ready").and_then(message);
+    let pressing = conditions()
+        .filter(|c| c["status"] == "True" && c["type"].as_str().is_some_and(|t| t.ends_with("Pressure")))
+        .filter_map(message);
+    let all: Vec<String> = ready.into_iter().chain(pressing).collect();
+    if all.is_empty() { "it has no Ready condition yet".into() } else { all.join("; ") }
 }
 
 /// Compares two readings of this machine's own clock: the kubelet here wrote the lease.
@@ -172,4 +174,22 @@ fn boot_time(host: &dyn Host) -> Option<i64> {
     // USER_HZ ticks, which Linux fixes at 100 a second.
     let ticks: i64 = stat.rsplit(')').next()?.split_whitespace().nth(19)?.parse().ok()?;
     Some(kernel + ticks / 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_node_without_disk_says_so() {
+        let condition = |kind: &str, status: &str, message: &str| json!({ "type": kind, "status": status, "message": message });
+        let node = json!({ "status": { "conditions": [
+            condition("MemoryPressure", "False", "kubelet has sufficient memory available"),
+            condition("DiskPressure", "True", "kubelet has disk pressure"),
+            condition("Ready", "False", "cni plugin not initialized"),
+        ] } });
+        assert_eq!(not_ready_message(&node), "cni plugin not initialized; kubelet has disk pressure");
+        assert_eq!(not_ready_message(&json!({})), "it has no Ready condition yet");
+    }
 }
