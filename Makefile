@@ -43,6 +43,10 @@ build: tools ## The kindling binary: target/release/kindling
 image: build ## The node image: build/image/DISTRO/kindling.{qcow2,raw}
 	image/bake
 
+.PHONY: ova
+ova: image ## The image for vSphere: build/image/DISTRO/kindling.{ova,ovf,vmdk}
+	image/ova
+
 .PHONY: test
 test: ## Everything but QEMU: unit tests, keepalived, haproxy and etcd in namespaces, real clusters in machines
 	tests/run
