@@ -8,6 +8,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::apply::{self, Observer};
 use crate::facts::Facts;
+use crate::guestinfo;
 use crate::host::linux::Linux;
 use crate::host::{Command, Host};
 use crate::input::Report;
@@ -75,6 +76,7 @@ pub fn run(role_file: &Path) -> u8 {
             "this node runs in a system container ({container}): modules, swap and global sysctls are the host's"
         );
     }
+    guestinfo::running(&host);
     let steps = plan(&spec, &facts);
     // Its three seconds need nothing of what comes before it.
     for step in &steps {
@@ -82,7 +84,9 @@ pub fn run(role_file: &Path) -> u8 {
             host.ask_link_ahead(&question.interface, question.addresses());
         }
     }
-    apply::apply(&spec, &facts, &steps, &host, &mut lines).exit_code()
+    let status = apply::apply(&spec, &facts, &steps, &host, &mut lines);
+    guestinfo::ended(&host, &status);
+    status.exit_code()
 }
 
 /// Facts, once the network had a minute to give this machine its address.
@@ -148,6 +152,7 @@ fn bad_role_file(host: &dyn Host, lines: &mut Lines, report: &Report) -> u8 {
     if let Ok(text) = serde_json::to_string_pretty(&status) {
         let _ = host.write(Path::new(STATUS_FILE), text.as_bytes(), 0o644);
     }
+    guestinfo::ended(host, &status);
     exit::CONFIG
 }
 

@@ -13,6 +13,7 @@ pub mod endpoint;
 pub mod error;
 pub mod etcd;
 pub mod facts;
+pub mod guestinfo;
 pub mod host;
 pub mod input;
 pub mod kube;

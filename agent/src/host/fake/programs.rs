@@ -215,6 +215,21 @@ impl Fake {
         }
     }
 
+    /// One argument holds the whole request: `info-set KEY VALUE` or `info-get KEY`.
+    fn rpctool(&self, args: &[String]) -> Result<String, String> {
+        let words: Vec<&str> = args[0].splitn(3, ' ').collect();
+        match words[..] {
+            ["info-get", key] => {
+                self.guestinfo.borrow().get(key).cloned().ok_or_else(|| "No value found".into())
+            }
+            ["info-set", key, value] => {
+                self.guestinfo.borrow_mut().insert(key.into(), value.into());
+                Ok(String::new())
+            }
+            _ => Err("Unknown command".into()),
+        }
+    }
+
     pub(super) fn program(&self, command: &Command, half: bool) -> Result<String, String> {
         match command.program.as_str() {
             "kubeadm" if command.args[0] == "reset" => {
@@ -233,6 +248,7 @@ impl Fake {
             "systemctl" => self.systemctl(&command.args),
             "ctr" => self.ctr(&command.args),
             "etcdctl" => self.etcdctl(&command.args),
+            "vmware-rpctool" => self.rpctool(&command.args),
             "install" => {
                 let mode = u32::from_str_radix(&command.args[2], 8).map_err(|e| e.to_string())?;
                 let path = command.args.last().expect("a folder").into();
