@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use kindling::cluster::target::Target;
 use kindling::reset::Reset;
 use kindling::status::exit;
 use kindling::up::{self, DownOptions, DriverName, Forward, Power, Switch, UpOptions};
@@ -52,6 +53,9 @@ enum Command {
         /// Only this node's
         #[arg(long)]
         node: Option<String>,
+        /// Also what a hypervisor wants, with a script: vsphere (guestinfo, govc), libvirt (domains, virsh)
+        #[arg(long, value_parser = ["vsphere", "libvirt"])]
+        target: Option<String>,
     },
     /// Tell everything that is wrong with cluster files or role files
     Check {
@@ -245,8 +249,9 @@ fn main() -> ExitCode {
     let code = match Cli::parse().command {
         Command::New { folder, renew: true, .. } => operator::renew(&folder),
         Command::New { folder, example, .. } => operator::new(&folder, example.as_deref()),
-        Command::Render { inputs, out, node } => {
-            operator::render(&inputs.cluster, &inputs.secrets, &out, node.as_deref())
+        Command::Render { inputs, out, node, target } => {
+            let target = target.map(|t| if t == "libvirt" { Target::Libvirt } else { Target::Vsphere });
+            operator::render(&inputs.cluster, &inputs.secrets, &out, node.as_deref(), target)
         }
         Command::Check { files, secrets, json } => operator::check(&files, secrets.as_deref(), json),
         Command::Plan { cluster: Some(cluster), secrets, node: Some(node), short, .. } => {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use time::OffsetDateTime;
 
+use crate::cluster::target::Target;
 use crate::cluster::{self, Cluster, Secrets};
 use crate::facts::{Facts, Interface};
 use crate::input::{Report, Source};
@@ -74,12 +75,22 @@ fn load(cluster_file: &Path, secrets_file: &Path) -> Result<(Cluster, Secrets), 
     }
 }
 
-pub fn render(cluster_file: &Path, secrets_file: &Path, out: &Path, node: Option<&str>) -> u8 {
+pub fn render(
+    cluster_file: &Path,
+    secrets_file: &Path,
+    out: &Path,
+    node: Option<&str>,
+    target: Option<Target>,
+) -> u8 {
     let (cluster, secrets) = match load(cluster_file, secrets_file) {
         Ok(both) => both,
         Err(code) => return code,
     };
-    match cluster::render::all(&cluster, &secrets, out, node) {
+    let written = match target {
+        Some(target) => cluster::target::all(&cluster, &secrets, out, node, target),
+        None => cluster::render::all(&cluster, &secrets, out, node),
+    };
+    match written {
         Ok(written) => {
             for file in &written {
                 println!("{} {}", if file.changed { "wrote    " } else { "unchanged" }, file.path.display());

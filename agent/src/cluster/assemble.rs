@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::read::{Draft, NodeDraft};
 use super::{
-    API_PORT, Cluster, Endpoint, Network, Node, STACKED_PROXY_PORT, Validated, Vip, default_mac, default_vrid,
+    API_PORT, Cluster, Endpoint, Network, Node, STACKED_PROXY_PORT, Validated, Vip, default_mac,
+    default_vrid, vmware_mac,
 };
 use crate::role::types::*;
 
@@ -15,6 +16,8 @@ pub fn default_pods() -> Subnet {
 pub fn default_services() -> Subnet {
     "10.96.0.0/12".parse().expect("a network")
 }
+
+type Derive = fn(&ClusterName, &DnsName, u32) -> MacAddress;
 
 /// Puts the defaults in. `None` only where a problem is recorded already.
 pub fn assemble(draft: Draft) -> Option<Cluster> {
@@ -41,8 +44,10 @@ pub fn assemble(draft: Draft) -> Option<Cluster> {
         (None, None) => return None,
     };
     let network = draft.network?;
+    // vCenter keeps a block of its own maker's for addresses that people give.
+    let derive = if draft.vsphere.is_some() { vmware_mac } else { default_mac };
     Some(Cluster {
-        nodes: assemble_nodes(&name, draft.nodes?)?,
+        nodes: assemble_nodes(&name, draft.nodes?, derive)?,
         kubernetes: draft.kubernetes?.value,
         runtime: draft.runtime.map_or(RuntimeName::Containerd, |r| r.value),
         pods: draft.pods.map_or_else(default_pods, |p| p.value),
@@ -62,13 +67,15 @@ pub fn assemble(draft: Draft) -> Option<Cluster> {
         },
         deadlines: draft.deadlines,
         registries: draft.registries.into_iter().map(|r| r.value).collect(),
+        vsphere: draft.vsphere,
+        libvirt: draft.libvirt,
         name,
         _validated: Validated,
     })
 }
 
-fn assemble_nodes(cluster: &ClusterName, drafts: Vec<NodeDraft>) -> Option<Vec<Node>> {
-    let macs = macs(cluster, &drafts);
+fn assemble_nodes(cluster: &ClusterName, drafts: Vec<NodeDraft>, derive: Derive) -> Option<Vec<Node>> {
+    let macs = macs(cluster, &drafts, derive);
     let is_control_plane = |n: &NodeDraft| n.role.as_ref().is_some_and(|r| r.value == RoleName::ControlPlane);
     let said = |n: &NodeDraft| n.first.as_ref().map(|f| f.value);
     let first = drafts
@@ -94,13 +101,13 @@ fn assemble_nodes(cluster: &ClusterName, drafts: Vec<NodeDraft>) -> Option<Vec<N
 
 /// A MAC address for every node. Those of the file come first, the derived ones in the order of the
 /// names, so that moving a line in the file changes no machine's address.
-fn macs(cluster: &ClusterName, drafts: &[NodeDraft]) -> BTreeMap<DnsName, MacAddress> {
+fn macs(cluster: &ClusterName, drafts: &[NodeDraft], derive: Derive) -> BTreeMap<DnsName, MacAddress> {
     let mut macs: BTreeMap<DnsName, MacAddress> =
         drafts.iter().filter_map(|n| Some((n.name.clone(), n.mac.as_ref()?.value))).collect();
     let mut taken: BTreeSet<MacAddress> = macs.values().copied().collect();
     let without: BTreeSet<&DnsName> = drafts.iter().filter(|n| n.mac.is_none()).map(|n| &n.name).collect();
     for name in without {
-        let mac = (0..).map(|attempt| default_mac(cluster, name, attempt)).find(|mac| !taken.contains(mac));
+        let mac = (0..).map(|attempt| derive(cluster, name, attempt)).find(|mac| !taken.contains(mac));
         let mac = mac.expect("2^24 addresses are more than nodes");
         taken.insert(mac);
         macs.insert(name.clone(), mac);

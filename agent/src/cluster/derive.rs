@@ -12,6 +12,12 @@ pub fn default_mac(cluster: &ClusterName, node: &DnsName, attempt: u32) -> MacAd
     MacAddress([0x52, 0x54, 0x00, bytes[0], bytes[1], bytes[2]])
 }
 
+/// As [`default_mac`], in the block in which VMware takes addresses that people give: 00:50:56:00 to 00:50:56:3f.
+pub fn vmware_mac(cluster: &ClusterName, node: &DnsName, attempt: u32) -> MacAddress {
+    let MacAddress([_, _, _, a, b, c]) = default_mac(cluster, node, attempt);
+    MacAddress([0x00, 0x50, 0x56, a & 0x3f, b, c])
+}
+
 /// A VRID that is unlikely to meet another cluster's on the same network, where everybody would else
 /// take the one of the tutorial (kubeasz#99).
 pub fn default_vrid(cluster: &ClusterName) -> Vrid {

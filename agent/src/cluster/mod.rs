@@ -12,10 +12,12 @@ mod kubeconfig;
 mod labels;
 pub mod new;
 pub mod pki;
+pub mod placement;
 mod read;
 pub mod render;
 mod secrets;
 pub mod seed;
+pub mod target;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -25,7 +27,7 @@ use crate::input::{Report, Source};
 use crate::role::file::{Deadlines, Registry};
 use crate::role::types::*;
 
-pub use derive::{default_mac, default_vrid};
+pub use derive::{default_mac, default_vrid, vmware_mac};
 pub use file::FileError;
 pub use kubeconfig::kubeconfig;
 pub use pki::{KeyPairPem, Leaf, Pair, PkiError, end_of, issue, outdated};
@@ -59,6 +61,8 @@ pub struct Cluster {
     pub deadlines: Deadlines,
     /// Without passwords: those are in the secrets.
     pub registries: Vec<Registry>,
+    pub vsphere: Option<placement::Vsphere>,
+    pub libvirt: Option<placement::Libvirt>,
     /// In the order of the file.
     pub nodes: Vec<Node>,
     _validated: Validated,

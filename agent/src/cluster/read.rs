@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use serde::de::DeserializeOwned;
 
-use super::{Cluster, STATS_PORT, check, labels};
+use super::{Cluster, STATS_PORT, check, labels, placement};
 use crate::input::{Problem, Report, Section, Source};
 use crate::role::file::{Deadlines, Registry};
 use crate::role::types::*;
@@ -42,6 +42,8 @@ pub struct Draft {
     pub network: Option<NetworkDraft>,
     pub deadlines: Deadlines,
     pub registries: Vec<At<Registry>>,
+    pub vsphere: Option<placement::Vsphere>,
+    pub libvirt: Option<placement::Libvirt>,
     /// Where [nodes] stands.
     pub nodes_span: Range<usize>,
     pub nodes: Option<Vec<NodeDraft>>,
@@ -152,6 +154,8 @@ fn draft(root: &mut Section<'_, '_>) -> Draft {
             .map(read_network),
         deadlines: root.section("deadlines").map_or_else(Deadlines::default, read_deadlines),
         registries: root.sections("registries").into_iter().filter_map(read_registry).collect(),
+        vsphere: root.section("vsphere").map(placement::read_vsphere),
+        libvirt: root.section("libvirt").map(placement::read_libvirt),
         nodes_span: root.span_of("nodes"),
         nodes: root
             .required_section("nodes", "name the machines in [nodes]: NAME = { role = ..., address = ... }")

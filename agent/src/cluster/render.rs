@@ -16,6 +16,11 @@ pub enum RenderError {
     NoSuchNode { name: String, known: String },
     #[error("cannot make the seed disk of {node}: {source}")]
     Disk { node: DnsName, source: std::io::Error },
+    #[error(
+        "guestinfo.{key} of {node} would have {length} bytes, and VMware's tools take 64 KiB\n  remedy: \
+         leave labels, registries or CA certificates out, or boot this node with its seed.img as a second disk"
+    )]
+    TooLong { node: DnsName, key: &'static str, length: usize },
     #[error(transparent)]
     File(#[from] FileError),
 }
