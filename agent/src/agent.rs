@@ -19,7 +19,8 @@ use crate::role::NodeSpec;
 use crate::status::{ConsoleLine, Event, Failure, Moment, STATUS_FILE, State, Status, exit};
 
 pub const ROLE_FILE: &str = "/etc/kindling/role.toml";
-const LOCK: &str = "/run/kindling.lock";
+/// Held by whoever changes this machine.
+pub const LOCK: &str = "/run/kindling.lock";
 
 /// Brings this machine up as its role file says; returns the exit code.
 pub fn run(role_file: &Path) -> u8 {

@@ -8,6 +8,7 @@
 pub mod access;
 pub mod agent;
 pub mod apply;
+pub mod certs;
 pub mod cluster;
 pub mod endpoint;
 pub mod error;

@@ -130,6 +130,8 @@ enum Command {
     },
     /// Draw the formation of a cluster from its nodes' records, as one picture
     Report(kindling::formation::Options),
+    /// Show when each certificate of this machine ends and who renews it; or renew them (node)
+    Certs(kindling::certs::Options),
     /// Take this machine out of its cluster, and off what Kindling made of it (node)
     Reset {
         /// Do it; without this it is only told what would be done
@@ -267,6 +269,7 @@ fn main() -> ExitCode {
         Command::Reset { yes, force, kubeconfig, role_file } => {
             agent::reset(&Reset { force, kubeconfig, role_file }, yes)
         }
+        Command::Certs(options) => kindling::certs::run(&options),
         Command::Report(options) => kindling::formation::report(&options),
         Command::Status { cluster: Some(cluster), kubeconfig, json, .. } => {
             kindling::survey::run(&cluster, &kubeconfig, json)

@@ -19,6 +19,7 @@ use time::OffsetDateTime;
 pub use access::Kubeconfig;
 pub use command::run;
 pub use judge::judge;
+pub use planes::trouble as pod_trouble;
 pub use tls::{Certificate, Refusal};
 
 /// What was heard, as it was said.

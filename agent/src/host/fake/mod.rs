@@ -58,6 +58,8 @@ pub struct Fake {
     pub etcd_is_up: Cell<bool>,
     /// The list that the other members of an external etcd keep; nobody answers where `None`.
     pub etcd_members: RefCell<Option<Vec<serde_json::Value>>>,
+    /// What `kubeadm certs renew all` writes, by path.
+    pub renewed: RefCell<BTreeMap<String, String>>,
     /// Every effect and every query, in order.
     pub log: RefCell<Vec<String>>,
     effects: Cell<usize>,
