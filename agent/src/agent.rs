@@ -17,10 +17,11 @@ use crate::report::Lines;
 use crate::reset::Reset;
 use crate::retry::{Attempt, Patience, wait};
 use crate::role::NodeSpec;
-use crate::status::{ConsoleLine, Event, Failure, STATUS_FILE, State, Status, exit};
+use crate::status::{ConsoleLine, Event, Failure, Moment, STATUS_FILE, State, Status, exit};
 
 pub const ROLE_FILE: &str = "/etc/kindling/role.toml";
-const LOCK: &str = "/run/kindling.lock";
+/// Held by whoever changes this machine.
+pub const LOCK: &str = "/run/kindling.lock";
 
 /// Brings this machine up as its role file says; returns the exit code.
 pub fn run(role_file: &Path) -> u8 {
@@ -124,17 +125,20 @@ fn bad_role_file(host: &dyn Host, lines: &mut Lines, report: &Report) -> u8 {
     let remedy = "nothing was changed on this machine; render the seed again and boot with it".to_owned();
     let before = apply::earlier(host);
     let node = host.hostname();
-    lines.tell(&ConsoleLine {
+    let line = ConsoleLine {
         n: 0,
         total: 0,
         step: node.clone(),
         event: Event::Failed { cause: cause.clone(), remedy: remedy.clone() },
-    });
+    };
+    lines.tell(&line);
     // Somebody's trial by hand is not this machine's state.
     if !systemd_journal_logger::connected_to_journal() {
         return exit::CONFIG;
     }
-    let status = Status {
+    let runs = before.as_ref().map_or(0, |s| s.runs) + 1;
+    let (steps, history) = before.map(|s| (s.steps, s.history)).unwrap_or_default();
+    let mut status = Status {
         version: 1,
         node,
         role: String::new(),
@@ -143,12 +147,15 @@ fn bad_role_file(host: &dyn Host, lines: &mut Lines, report: &Report) -> u8 {
         seconds: 0.0,
         cpu_seconds: 0.0,
         memory_mb: 0.0,
-        runs: before.as_ref().map_or(0, |s| s.runs) + 1,
+        runs,
         container: None,
         // What earlier runs know must not be lost by a bad file.
-        steps: before.map(|s| s.steps).unwrap_or_default(),
+        steps,
         failure: Some(Failure { step: "role-file".into(), cause, remedy, retry: false }),
+        history,
+        vip: Vec::new(),
     };
+    status.remember(Moment::new(runs, host.clock(), &line));
     if let Ok(text) = serde_json::to_string_pretty(&status) {
         let _ = host.write(Path::new(STATUS_FILE), text.as_bytes(), 0o644);
     }
@@ -164,12 +171,13 @@ pub fn status(json: bool, wait_seconds: Option<u64>) -> u8 {
         let status = apply::earlier(&host);
         let over = host.now() >= deadline;
         match status {
-            Some(status)
+            Some(mut status)
                 if over
                     || status.state == State::Done
                     || status.failure.as_ref().is_some_and(|f| !f.retry) =>
             {
                 if json {
+                    status.vip = crate::endpoint::moves();
                     println!(
                         "{}",
                         serde_json::to_string_pretty(&status)

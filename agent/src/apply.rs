@@ -8,7 +8,7 @@ use crate::facts::Facts;
 use crate::host::{Host, read_text};
 use crate::plan::{Action, Step};
 use crate::role::NodeSpec;
-use crate::status::{ConsoleLine, Event, Failure, STATUS_FILE, State, Status, StepRecord, StepState};
+use crate::status::{ConsoleLine, Event, Failure, Moment, STATUS_FILE, State, Status, StepRecord, StepState};
 use crate::step::{Context, Found};
 
 /// Somebody who is told what happens, as it happens.
@@ -51,8 +51,13 @@ pub fn apply(
         container: facts.container.clone(),
         steps: steps.iter().map(|step| record(step, before.as_ref())).collect(),
         failure: None,
+        history: before.map(|s| s.history).unwrap_or_default(),
+        vip: Vec::new(),
     };
     let mut run = Run { host, observer, status, start: host.now() };
+    let begun = run.node_line(Event::Begun { run: run.status.runs, at: host.clock().at });
+    run.remember(&begun);
+    run.observer.tell(&begun);
     let result = run.steps(spec, steps);
     run.finish(result)
 }
@@ -88,14 +93,18 @@ impl Run<'_> {
         self.host.write(path, text.as_bytes(), 0o644).map_err(|error| StepError::file("write", path, &error))
     }
 
-    fn tell(&mut self, n: usize, event: Event) {
-        let line = ConsoleLine {
-            n: n + 1,
-            total: self.status.steps.len(),
-            step: self.status.steps[n].id.clone(),
-            event,
-        };
-        self.observer.tell(&line);
+    fn line(&self, n: usize, event: Event) -> ConsoleLine {
+        ConsoleLine { n: n + 1, total: self.status.steps.len(), step: self.status.steps[n].id.clone(), event }
+    }
+
+    fn node_line(&self, event: Event) -> ConsoleLine {
+        ConsoleLine { n: 0, total: self.status.steps.len(), step: self.status.node.clone(), event }
+    }
+
+    /// Into the record, before it is saved and told.
+    fn remember(&mut self, line: &ConsoleLine) {
+        let moment = Moment::new(self.status.runs, self.host.clock(), line);
+        self.status.remember(moment);
     }
 
     fn steps(&mut self, spec: &NodeSpec, steps: &[Step]) -> Result<(), (usize, StepError)> {
@@ -118,9 +127,11 @@ impl Run<'_> {
             record.begun += 1;
             record.half = true;
         }
+        let started = self.line(n, Event::Started);
+        self.remember(&started);
         // On stable storage before the first effect, so that a power cut is known for what it is.
         self.save()?;
-        self.tell(n, Event::Started);
+        self.observer.tell(&started);
         let remark = self.act(spec, n, step)?;
         if !waits {
             // Looked at with fresh eyes: what was just done is neither interrupted nor taken on trust.
@@ -147,13 +158,14 @@ impl Run<'_> {
         record.half = false;
         let news = !record.completed || state == StepState::Done;
         record.completed = true;
+        let event =
+            if state == StepState::Done { Event::Done { seconds } } else { Event::Unchanged { seconds } };
+        let line = self.line(n, event);
+        self.remember(&line);
         if news {
             self.save()?;
         }
-        self.tell(
-            n,
-            if state == StepState::Done { Event::Done { seconds } } else { Event::Unchanged { seconds } },
-        );
+        self.observer.tell(&line);
         Ok(())
     }
 
@@ -171,15 +183,16 @@ impl Run<'_> {
         let host = self.host;
         let mut waiting = |what: &str| {
             self.status.steps[n].detail = Some(what.to_owned());
+            let line = self.line(n, Event::Waiting(what.to_owned()));
+            self.remember(&line);
             // The record of a wait is for people; the next save that matters reports its own failure.
             let _ = self.save();
-            self.tell(n, Event::Waiting(what.to_owned()));
+            self.observer.tell(&line);
         };
         work(&mut Context { host, spec, completed, interrupted, waiting: &mut waiting })
     }
 
     fn finish(mut self, result: Result<(), (usize, StepError)>) -> Status {
-        let total = self.status.steps.len();
         let event = match result {
             Ok(()) => {
                 self.status.state = State::Done;
@@ -191,7 +204,9 @@ impl Run<'_> {
                 record.detail = Some(error.cause.clone());
                 self.status.state = State::Failed;
                 let event = Event::Failed { cause: error.cause.clone(), remedy: error.remedy.clone() };
-                self.tell(n, event.clone());
+                let line = self.line(n, event.clone());
+                self.remember(&line);
+                self.observer.tell(&line);
                 self.status.failure = Some(Failure {
                     step: self.status.steps[n].id.clone(),
                     cause: error.cause,
@@ -201,6 +216,8 @@ impl Run<'_> {
                 event
             }
         };
+        let line = self.node_line(event);
+        self.remember(&line);
         if let Err(error) = self.save() {
             // The console and the journal are told all the same.
             self.status.failure.get_or_insert(Failure {
@@ -211,7 +228,7 @@ impl Run<'_> {
             });
             self.status.state = State::Failed;
         }
-        self.observer.tell(&ConsoleLine { n: 0, total, step: self.status.node.clone(), event });
+        self.observer.tell(&line);
         self.status
     }
 }

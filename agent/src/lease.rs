@@ -14,6 +14,8 @@ use crate::kube::{KubeError, Method};
 use crate::retry::{Attempt, Patience, wait};
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+/// Held while a control plane renews its certificates and restarts.
+pub const CERTIFICATES: &str = "kindling-certificates";
 /// Held while an etcd member is added: kubeadm's own name for it is a phase, the Lease's is ours.
 pub const ETCD_JOIN: &str = "kindling-etcd-join";
 
@@ -50,7 +52,10 @@ pub fn acquire<'a>(
                 let renewed = Cell::new(host.now());
                 Attempt::Ready(Lock { access, path: path.clone(), holder: holder.to_owned(), renewed })
             }
-            Ok(Some(other)) => Attempt::NotYet(format!("{other} is adding its etcd member")),
+            Ok(Some(other)) => Attempt::NotYet(format!(
+                "{other} is {}",
+                if name == ETCD_JOIN { "adding its etcd member" } else { "renewing its certificates" }
+            )),
             Err(error) => {
                 // While the API is silent its holder cannot renew, so that time does not count.
                 seen = Seen::default();

@@ -85,7 +85,7 @@ enum Command {
     /// Run the rendered cluster on this machine, all nodes at the same moment
     Up {
         #[command(flatten)]
-        up: Up,
+        up: UpFlags,
     },
     /// Cut or give the power of single machines that `up` made
     Power {
@@ -118,14 +118,24 @@ enum Command {
         #[arg(default_value = agent::ROLE_FILE)]
         role_file: PathBuf,
     },
-    /// Show what the agent did on this machine (node)
+    /// Show what the agent did on this machine (node); with --cluster, how the cluster fares (workstation)
     Status {
+        /// Ask the cluster: nodes, control planes, etcd, certificates, versions; and compare with this cluster file
+        #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "cluster.toml", conflicts_with = "wait")]
+        cluster: Option<PathBuf>,
+        /// The administrator's (with --cluster)
+        #[arg(long, default_value = "seeds/admin.conf", requires = "cluster")]
+        kubeconfig: PathBuf,
         #[arg(long)]
         json: bool,
         /// Wait until it is done or waiting cannot help, at most this many seconds
         #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1800")]
         wait: Option<u64>,
     },
+    /// Draw the formation of a cluster from its nodes' records, as one picture
+    Report(kindling::formation::Options),
+    /// Show when each certificate of this machine ends and who renews it; or renew them (node)
+    Certs(kindling::certs::Options),
     /// Take this machine out of its cluster, and off what Kindling made of it (node)
     Reset {
         /// Do it; without this it is only told what would be done
@@ -167,7 +177,7 @@ enum Command {
 }
 
 #[derive(clap::Args)]
-struct Up {
+struct UpFlags {
     #[arg(long, default_value = "cluster.toml")]
     cluster: PathBuf,
     /// The folder that `kindling render` wrote
@@ -213,7 +223,7 @@ struct Up {
     json: bool,
 }
 
-impl Up {
+impl UpFlags {
     fn options(&self) -> UpOptions {
         let driver = if self.driver == "machines" { DriverName::Machines } else { DriverName::Qemu };
         UpOptions {
@@ -264,7 +274,12 @@ fn main() -> ExitCode {
         Command::Reset { yes, force, kubeconfig, role_file } => {
             agent::reset(&Reset { force, kubeconfig, role_file }, yes)
         }
-        Command::Status { json, wait } => agent::status(json, wait),
+        Command::Certs(options) => kindling::certs::run(&options),
+        Command::Report(options) => kindling::formation::report(&options),
+        Command::Status { cluster: Some(cluster), kubeconfig, json, .. } => {
+            kindling::survey::run(&cluster, &kubeconfig, json)
+        }
+        Command::Status { json, wait, .. } => agent::status(json, wait),
         Command::Up { up: options } if options.prepare => {
             show(up::up(&options.options()).map(|_| "prepared: nobody is powered on"), false, |_| exit::DONE)
         }

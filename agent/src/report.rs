@@ -7,6 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use log::Level;
 
 use crate::apply::Observer;
+use crate::host::Host;
+use crate::host::linux::Linux;
 use crate::status::{ConsoleLine, Event};
 
 /// Fixed ids, one a kind of event, to be found by `journalctl MESSAGE_ID=...` (systemd.journal-fields(7)).
@@ -51,15 +53,20 @@ pub fn console(text: &str) {
     }
 }
 
+/// With the kernel's clock in front, in the kernel's way: `kindling report` reads the times from a serial log.
+pub fn stamped(text: &str) {
+    console(&format!("[{:12.6}] {text}", Linux::default().clock().up));
+}
+
 impl Observer for Lines {
     fn tell(&mut self, line: &ConsoleLine) {
         if !self.journal {
             println!("{line}");
             return;
         }
-        console(&line.to_string());
+        stamped(&line.to_string());
         let (id, level) = match (&line.event, line.n) {
-            (Event::Started, _) => (STEP_STARTED, Level::Info),
+            (Event::Begun { .. } | Event::Started, _) => (STEP_STARTED, Level::Info),
             (Event::Waiting(_), _) => (STEP_WAITING, Level::Info),
             (Event::Done { .. }, 0) => (NODE_DONE, Level::Info),
             (Event::Done { .. }, _) => (STEP_DONE, Level::Info),

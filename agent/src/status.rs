@@ -6,9 +6,17 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+use time::{OffsetDateTime, PrimitiveDateTime};
+
+use crate::host::Clock;
 
 /// Where the agent keeps its record, on stable storage.
 pub const STATUS_FILE: &str = "/var/lib/kindling/status.json";
+
+const DATE: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -34,6 +42,55 @@ pub struct Status {
     pub steps: Vec<StepRecord>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// What happened when, over all runs on this machine; the last [`HISTORY`] moments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Moment>,
+    /// When this machine took the VIP and gave it up since it booted: `kindling status --json` adds it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vip: Vec<VipMove>,
+}
+
+/// Some twenty runs that wait a lot; a machine that fails for a week must not fill its disk.
+const HISTORY: usize = 600;
+
+/// One moment of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Moment {
+    pub run: u32,
+    /// Seconds since the epoch, by this machine's clock.
+    pub at: f64,
+    /// Seconds since the kernel's start, which a clock that is set right does not move.
+    pub up: f64,
+    /// As in [`ConsoleLine`].
+    pub n: usize,
+    pub step: String,
+    pub event: MomentKind,
+    /// What is waited for, or the cause of the failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// Of a step that ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MomentKind {
+    Started,
+    Waiting,
+    Done,
+    Unchanged,
+    Failed,
+}
+
+/// The machine took the VIP, or gave it up.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct VipMove {
+    pub at: f64,
+    pub up: f64,
+    pub holds: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,11 +162,23 @@ pub struct ConsoleLine {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// A run of the agent, with the machine's clock in seconds since the epoch.
+    Begun {
+        run: u32,
+        at: f64,
+    },
     Started,
     Waiting(String),
-    Done { seconds: f64 },
-    Unchanged { seconds: f64 },
-    Failed { cause: String, remedy: String },
+    Done {
+        seconds: f64,
+    },
+    Unchanged {
+        seconds: f64,
+    },
+    Failed {
+        cause: String,
+        remedy: String,
+    },
 }
 
 /// Exit codes of the agent's commands, documented in `kindling --help`.
@@ -128,7 +197,30 @@ pub mod exit {
     pub const CONFIG: u8 = 78;
 }
 
+impl Moment {
+    pub fn new(run: u32, clock: Clock, line: &ConsoleLine) -> Self {
+        let (event, text, remedy, seconds) = match &line.event {
+            Event::Begun { .. } | Event::Started => (MomentKind::Started, None, None, None),
+            Event::Waiting(what) => (MomentKind::Waiting, Some(what.clone()), None, None),
+            Event::Done { seconds } => (MomentKind::Done, None, None, Some(*seconds)),
+            Event::Unchanged { seconds } => (MomentKind::Unchanged, None, None, Some(*seconds)),
+            Event::Failed { cause, remedy } => {
+                (MomentKind::Failed, Some(cause.clone()), Some(remedy.clone()), None)
+            }
+        };
+        let Clock { at, up } = clock;
+        Self { run, at, up, n: line.n, step: line.step.clone(), event, text, remedy, seconds }
+    }
+}
+
 impl Status {
+    /// Keeps a moment, and forgets the oldest.
+    pub fn remember(&mut self, moment: Moment) {
+        self.history.push(moment);
+        let surplus = self.history.len().saturating_sub(HISTORY);
+        self.history.drain(..surplus);
+    }
+
     pub fn exit_code(&self) -> u8 {
         match (self.state, &self.failure) {
             (State::Done, _) => exit::DONE,
@@ -188,6 +280,7 @@ impl fmt::Display for ConsoleLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "kindling[{}/{}] {}: ", self.n, self.total, self.step)?;
         match &self.event {
+            Event::Begun { run, at } => write!(f, "started (run {run}, {})", date_text(*at)),
             Event::Started => write!(f, "started"),
             Event::Waiting(what) => write!(f, "waiting: {}", one_line(what)),
             Event::Done { seconds } => write!(f, "done ({seconds:.1} s)"),
@@ -197,6 +290,17 @@ impl fmt::Display for ConsoleLine {
             }
         }
     }
+}
+
+/// `2026-11-24T23:12:01.250Z`
+pub fn date_text(at: f64) -> String {
+    let date = OffsetDateTime::from_unix_timestamp_nanos((at * 1e3).round() as i128 * 1_000_000);
+    date.ok().and_then(|date| date.format(DATE).ok()).unwrap_or_default()
+}
+
+fn date_of(text: &str) -> Option<f64> {
+    let date = PrimitiveDateTime::parse(text, DATE).ok()?.assume_utc();
+    Some((date.unix_timestamp_nanos() / 1_000_000) as f64 / 1e3)
 }
 
 pub fn one_line(text: &str) -> String {
@@ -214,6 +318,9 @@ impl ConsoleLine {
         let seconds = |text: &str| text.strip_prefix('(')?.strip_suffix(" s)")?.parse().ok();
         let event = if rest == "started" {
             Event::Started
+        } else if let Some(text) = rest.strip_prefix("started (run ") {
+            let (run, at) = text.strip_suffix(')')?.split_once(", ")?;
+            Event::Begun { run: run.parse().ok()?, at: date_of(at)? }
         } else if let Some(what) = rest.strip_prefix("waiting: ") {
             Event::Waiting(what.to_owned())
         } else if let Some(text) = rest.strip_prefix("done ") {
@@ -235,6 +342,7 @@ mod tests {
     #[test]
     fn console_lines_are_read_back_as_they_were_written() {
         for event in [
+            Event::Begun { run: 2, at: 1_795_559_660.25 },
             Event::Started,
             Event::Waiting("the API at 10.0.0.10:6443: connection refused".into()),
             Event::Done { seconds: 1.5 },

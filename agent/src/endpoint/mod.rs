@@ -12,7 +12,7 @@ mod weight;
 
 use std::net::SocketAddr;
 
-pub use watch::run;
+pub use watch::{moves, run};
 pub use weight::PENALTY;
 
 /// Rendered by [`crate::render::watched`].
@@ -23,6 +23,20 @@ pub const FOLDER: &str = "/run/kindling/endpoint";
 pub const WEIGHT_FILE: &str = "/run/kindling/endpoint/weight";
 /// Where keepalived says what it has become (`vrrp_notify_fifo`).
 pub const FIFO: &str = "/run/kindling/endpoint/states";
+
+const TAKES: &str = "kindling-endpoint: this machine holds the VIP";
+const GIVES: &str = "kindling-endpoint: this machine no longer holds the VIP";
+
+/// On the console, for people and for `kindling report`.
+pub fn vip_line(holds: bool) -> &'static str {
+    if holds { TAKES } else { GIVES }
+}
+
+/// [`vip_line`] in a line of a machine's serial log.
+pub fn vip_of(line: &str) -> Option<bool> {
+    let line = line.trim_end();
+    if line.ends_with(TAKES) { Some(true) } else { line.ends_with(GIVES).then_some(false) }
+}
 
 /// What decides on this machine whether it should hold the VIP.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]

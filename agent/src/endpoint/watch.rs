@@ -17,9 +17,14 @@ use nix::time::{ClockId, clock_gettime};
 use super::health::{Health, Outcome, Rules};
 use super::probe::Probe;
 use super::weight::weight;
-use super::{CONFIG_FILE, Config, FIFO, FOLDER, WEIGHT_FILE};
+use super::{CONFIG_FILE, Config, FIFO, FOLDER, WEIGHT_FILE, vip_line};
+use crate::host::Host;
+use crate::host::linux::Linux;
+use crate::status::VipMove;
 
 const STATE_FILE: &str = "/run/kindling/endpoint/state.json";
+/// So many moves are kept.
+const MOVES: usize = 64;
 /// systemd is told that all goes well while checks come in; they take two seconds at most.
 const STALE: Duration = Duration::from_secs(5);
 
@@ -30,12 +35,20 @@ enum Event {
 }
 
 /// What must outlive a restart of this process.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 struct State {
     /// `None` until it was for the first time.
     healthy: Option<bool>,
     /// Seconds since boot at which this machine became MASTER.
     master_since: Option<f64>,
+    /// The last ones, for `kindling status --json`.
+    #[serde(default)]
+    moves: Vec<VipMove>,
+}
+
+/// When this machine took the VIP and gave it up since it booted.
+pub fn moves() -> Vec<VipMove> {
+    State::load().moves
 }
 
 /// Watches until it is killed. `ca_file` is the cluster's CA certificate.
@@ -118,7 +131,7 @@ fn decide(receive: &Receiver<Event>, rules: Rules) -> io::Result<()> {
             write_number(next)?;
             number = Some(next);
         }
-        let before = state;
+        let before = state.clone();
         match receive.recv_timeout(Duration::from_millis(250)) {
             Ok(Event::Checked(outcome)) => {
                 checked = now();
@@ -127,8 +140,7 @@ fn decide(receive: &Receiver<Event>, rules: Rules) -> io::Result<()> {
                     log::info!("this machine is {}healthy", if health.healthy { "" } else { "not " });
                 }
             }
-            Ok(Event::Master(true)) => state.master_since = state.master_since.or(Some(now())),
-            Ok(Event::Master(false)) => state.master_since = None,
+            Ok(Event::Master(holds)) => state.become_master(holds),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("a thread has ended")),
         }
@@ -144,8 +156,19 @@ fn decide(receive: &Receiver<Event>, rules: Rules) -> io::Result<()> {
 impl State {
     /// As it was before this process was started again; at first what keepalived begins with.
     fn load() -> Self {
-        let saved = fs::read(STATE_FILE).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        saved.unwrap_or(Self { healthy: None, master_since: None })
+        fs::read(STATE_FILE).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    fn become_master(&mut self, holds: bool) {
+        if holds == self.master_since.is_some() {
+            return;
+        }
+        let clock = Linux::default().clock();
+        self.master_since = holds.then_some(clock.up);
+        self.moves.push(VipMove { at: clock.at, up: clock.up, holds });
+        self.moves.drain(..self.moves.len().saturating_sub(MOVES));
+        log::info!("{}", vip_line(holds));
+        crate::report::stamped(vip_line(holds));
     }
 
     fn save(&self) -> io::Result<()> {

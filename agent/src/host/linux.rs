@@ -13,10 +13,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::time::TimeVal;
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 use super::link::Question;
-use super::{Command, CommandError, Host, Output};
+use super::{Clock, Command, CommandError, Host, Output};
 use crate::kube::{Credentials, Kube, KubeError, Request, Server};
 
 pub struct Linux {
@@ -203,6 +204,13 @@ impl Host for Linux {
 
     fn wall_clock(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    }
+
+    fn clock(&self) -> Clock {
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        // With the seconds in which the machine slept.
+        let up = clock_gettime(ClockId::CLOCK_BOOTTIME);
+        Clock { at, up: up.map_or(0.0, |t| t.tv_sec() as f64 + t.tv_nsec() as f64 / 1e9) }
     }
 
     fn sleep(&self, duration: Duration) {

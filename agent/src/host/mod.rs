@@ -88,6 +88,15 @@ fn tail(output: &Output) -> String {
     format!(": {}", lines[lines.len().saturating_sub(8)..].join("\n"))
 }
 
+/// One moment by both clocks of a machine.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Clock {
+    /// Seconds since the epoch.
+    pub at: f64,
+    /// Seconds since the kernel's start.
+    pub up: f64,
+}
+
 /// What the agent does to the machine it runs on, and to nothing else.
 pub trait Host {
     /// The content of a file; `None` if there is no such file.
@@ -144,6 +153,9 @@ pub trait Host {
     fn now(&self) -> Duration;
     /// Seconds since the epoch.
     fn wall_clock(&self) -> u64;
+    fn clock(&self) -> Clock {
+        Clock { at: self.wall_clock() as f64, up: self.now().as_secs_f64() }
+    }
     fn sleep(&self, duration: Duration);
     /// A random number in 0..1, for jitter.
     fn random(&self) -> f64;

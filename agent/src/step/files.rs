@@ -8,8 +8,8 @@ use crate::host::{Command, Host, read_text};
 use crate::plan::FileSpec;
 use crate::role::types::DnsName;
 
-const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
-const ROOT_KUBECONFIG: &str = "/root/.kube/config";
+pub const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
+pub const ROOT_KUBECONFIG: &str = "/root/.kube/config";
 
 /// Whether a file is on the host with this content and this mode.
 pub fn matches(host: &dyn Host, file: &FileSpec) -> Result<bool, StepError> {

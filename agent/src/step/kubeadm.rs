@@ -147,7 +147,7 @@ fn run_watched(
 }
 
 /// Certificates that kubeadm issues, under /etc/kubernetes/pki: each a pair of .crt and .key.
-const LEAVES: &[&str] = &[
+pub const LEAVES: &[&str] = &[
     "apiserver",
     "apiserver-kubelet-client",
     "apiserver-etcd-client",
@@ -157,7 +157,7 @@ const LEAVES: &[&str] = &[
     "etcd/healthcheck-client",
 ];
 
-const CONFS: &[&str] =
+pub const CONFS: &[&str] =
     &["admin", "super-admin", "controller-manager", "scheduler", "kubelet", "bootstrap-kubelet"];
 
 /// Removes what a power cut left cut short. kubeadm writes neither atomically nor durably, and on its

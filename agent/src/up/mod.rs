@@ -33,8 +33,10 @@ pub use driver::DriverName;
 pub use error::UpError;
 pub use forward::Forward;
 pub use outcome::{NodeOutcome, Outcome, Verdict};
-pub use running::Running;
+pub use running::{Recorded, Running};
 pub use switch::Switch;
+pub use table::table;
+pub use watch::plain;
 
 use interrupt::Interrupts;
 use plan::UpPlan;

@@ -14,6 +14,18 @@ use super::wait::{self, Watched};
 use super::{UpError, api};
 use crate::kube::Kube;
 use crate::role::types::Secret;
+use crate::status::Status;
+
+/// A machine's own records.
+pub struct Recorded {
+    pub name: String,
+    pub role: String,
+    /// Seconds since the epoch, the last time.
+    pub powered_on: Option<f64>,
+    pub console: PathBuf,
+    /// Where its disk can be read from here.
+    pub status: Option<Status>,
+}
 
 pub struct Running {
     place: Place,
@@ -40,6 +52,23 @@ impl Running {
         let place = Place::open(state)?.ok_or_else(nothing)?;
         let state = place.read().ok_or_else(nothing)?;
         Self::new(place, state, program)
+    }
+
+    pub fn cluster(&self) -> &str {
+        &self.state.plan.cluster
+    }
+
+    /// What the machines wrote, also when they are off.
+    pub fn records(&self) -> Vec<Recorded> {
+        let machines = self.state.plan.machines.iter();
+        let record = |machine: &Machine| Recorded {
+            name: machine.name.clone(),
+            role: machine.role.to_string(),
+            powered_on: self.place.power_on(&machine.name).map(|on| on.at),
+            console: self.place.console(&machine.name),
+            status: self.driver.status(machine),
+        };
+        machines.map(record).collect()
     }
 
     /// The names of all machines, in the order of the cluster file.

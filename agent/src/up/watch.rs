@@ -88,7 +88,7 @@ impl Progress {
         self.phase = Phase::Working;
         self.step = line.n;
         match &line.event {
-            Event::Started => self.doing = line.step.clone(),
+            Event::Begun { .. } | Event::Started => self.doing = line.step.clone(),
             Event::Waiting(what) => self.doing = format!("{}: {what}", line.step),
             Event::Done { seconds } => self.spent(&line.step, *seconds, true),
             Event::Unchanged { seconds } => self.spent(&line.step, *seconds, false),
@@ -112,7 +112,7 @@ impl Progress {
                     self.fail(&line.step, cause, remedy);
                 }
             }
-            Event::Started | Event::Waiting(_) => {}
+            Event::Begun { .. } | Event::Started | Event::Waiting(_) => {}
         }
     }
 

@@ -24,6 +24,8 @@ pub struct ClusterState {
     pub refuses_removal: u32,
     /// When a Lease was written.
     pub lease_written: Vec<Duration>,
+    /// The address of an API server that does not answer, whatever the others do.
+    pub away: Option<Ipv4Addr>,
     leases: BTreeMap<String, Value>,
     version: u64,
 }
@@ -88,7 +90,8 @@ impl Fake {
         let own_api = kubelet
             && has("/etc/kubernetes/manifests/kube-apiserver.yaml")
             && (self.is_external() || self.etcd_runs());
-        if !(own_api || (self.cluster_is_up.get() && !is_own)) || !self.has_quorum() {
+        let away = self.cluster.borrow().away.is_some_and(|ip| server.address.ip() == ip);
+        if away || !(own_api || (self.cluster_is_up.get() && !is_own)) || !self.has_quorum() {
             return Err(unreachable());
         }
         let name = self.hostname();
@@ -109,6 +112,17 @@ impl Fake {
                 Ok(json!({
                     "metadata": { "name": name },
                     "status": { "conditions": [{ "type": "Ready", "status": ready }] },
+                })
+                .to_string())
+            }
+            // The mirror of a static pod; its hash is the manifest's.
+            path if path.starts_with("/api/v1/namespaces/kube-system/pods/") => {
+                let pod = path.rsplit('/').next().unwrap_or_default().trim_end_matches(&format!("-{name}"));
+                let manifest = self.text(&format!("/etc/kubernetes/manifests/{pod}.yaml"));
+                let manifest = manifest.ok_or_else(|| status(404))?;
+                Ok(json!({
+                    "metadata": { "annotations": { "kubernetes.io/config.hash": manifest } },
+                    "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] },
                 })
                 .to_string())
             }

@@ -60,6 +60,8 @@ pub struct Fake {
     pub etcd_members: RefCell<Option<Vec<serde_json::Value>>>,
     /// What VMware keeps for this machine, if it is one of VMware's.
     pub guestinfo: RefCell<BTreeMap<String, String>>,
+    /// What `kubeadm certs renew all` writes, by path.
+    pub renewed: RefCell<BTreeMap<String, String>>,
     /// Every effect and every query, in order.
     pub log: RefCell<Vec<String>>,
     effects: Cell<usize>,

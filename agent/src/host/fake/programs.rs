@@ -243,6 +243,18 @@ impl Fake {
                 "Failed to admit pod etcd-{}_kube-system(1): ephemeral-storage\n",
                 self.hostname()
             )),
+            "kubeadm" if command.args[0] == "certs" => {
+                // Cut short it has written some, and half of another.
+                let all = self.renewed.borrow().clone();
+                let count = if half { all.len() / 2 } else { all.len() };
+                for (path, text) in all.iter().take(count) {
+                    self.put(path, text);
+                }
+                if let Some((path, text)) = all.iter().nth(count) {
+                    self.put(path, &text[..text.len() / 2]);
+                }
+                Ok(String::new())
+            }
             "kubeadm" if command.args[0] == "version" => Ok("v1.20.2\n".into()),
             "kubeadm" => self.kubeadm(&command.args, half),
             "systemctl" => self.systemctl(&command.args),

@@ -1,0 +1,284 @@
+//! The renewal on a control plane: one machine at a time, and its API server is ready again before the next one's turn.
+//!
+//! kubeadm writes neither atomically nor durably, so what it will overwrite is kept first, and a mark says how far the
+//! renewal is: after a power cut in kubeadm the old files are put back and it runs again; after one in the restarts they
+//! are done again. Both may be repeated at will.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::list::{Entry, Renewer, entries};
+use super::manifest::stamped;
+use crate::access::{Access, administrator};
+use crate::cluster::pki::validity;
+use crate::error::StepError;
+use crate::host::{Command, Host, date, exists, read_text};
+use crate::kube::Server;
+use crate::lease::{self, Lock};
+use crate::retry::{Attempt, Patience, wait};
+use crate::role::{ControlPlaneRole, NodeSpec};
+use crate::step::certificates::Certificates;
+use crate::step::files::{ADMIN_CONF, ROOT_KUBECONFIG};
+use crate::survey::pod_trouble;
+
+/// Says how far a renewal is that has begun.
+pub const MARK: &str = "/var/lib/kindling/certs-renewal";
+const KEPT: &str = "/var/lib/kindling/certs-before";
+const RENEWING: &str = "renewing\n";
+const RESTARTING: &str = "restarting\n";
+/// Nearer to the end than this a renewal does not wait for control planes that are away.
+const URGENT: time::Duration = time::Duration::days(7);
+/// In this order: each needs the ones before it.
+const COMPONENTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+
+pub struct Renewal<'a> {
+    pub host: &'a dyn Host,
+    pub spec: &'a NodeSpec,
+    /// The part of a life that may be left, in percent.
+    pub left: u8,
+    /// Whatever is left.
+    pub now: bool,
+}
+
+/// Those of ours of whose life less than `left` percent is left, or that are no certificates.
+pub fn due(list: &[Entry], now: OffsetDateTime, left: u8) -> Vec<&Entry> {
+    let is_due = |e: &&Entry| match (e.starts, e.ends) {
+        (Some(starts), Some(ends)) => {
+            (ends - now).whole_seconds() * 100 < (ends - starts).whole_seconds() * i64::from(left)
+        }
+        _ => true,
+    };
+    list.iter().filter(|e| e.renewed_by.is_ours()).filter(is_due).collect()
+}
+
+impl Renewal<'_> {
+    /// Returns what was done, in words.
+    pub fn run(&self, waiting: &mut dyn FnMut(&str)) -> Result<String, StepError> {
+        // What is issued by such a clock ends when it is set right.
+        let now = date(self.host);
+        if validity(&self.spec.ca).is_some_and(|(from, to)| !(from..to).contains(&now)) {
+            return Err(StepError::passing(
+                format!(
+                    "this machine's clock says {}, which is outside of the life of the cluster's CA",
+                    now.date()
+                ),
+                "`chronyc tracking` says why it is not set; it is tried again tomorrow",
+            ));
+        }
+        if let Some(certificates) = Certificates::of_etcd_member(self.spec) {
+            // etcd reads them anew at each connection.
+            let issued = certificates.ensure(self.host)?;
+            return Ok(told(&issued, "etcd's certificates are good: nothing was done"));
+        }
+        let Some(role) = self.spec.control_plane() else {
+            return Ok("no certificate here is renewed by Kindling: the kubelet renews its own".into());
+        };
+        let list = entries(self.host);
+        let begun = exists(self.host, MARK);
+        let due = due(&list, date(self.host), self.left);
+        if due.is_empty() && !begun && !self.now {
+            let first = list.iter().filter(|e| e.renewed_by.is_ours()).find_map(|e| e.ends);
+            let first = first.map_or(String::new(), |e| format!("; the first one ends on {}", e.date()));
+            return Ok(format!("nothing is due{first}"));
+        }
+        let access = Access::new(self.host, self.spec, role)?;
+        let lock = lease::acquire(
+            &access,
+            lease::CERTIFICATES,
+            self.spec.name.as_str(),
+            self.spec.deadlines.cluster,
+            waiting,
+        )?;
+        self.others_are_ready(role, &lock, &list, waiting)?;
+        self.certificates(begun, &lock, waiting)?;
+        for component in COMPONENTS {
+            self.restart(component, role, &access, &lock, waiting)?;
+        }
+        // The old keys first: a mark that stays has the restarts done once more, and then this.
+        self.remove(KEPT)?;
+        self.remove(MARK)?;
+        lock.release();
+        Ok("renewed, and the control plane's pods restarted with them".into())
+    }
+
+    fn remove(&self, path: &str) -> Result<(), StepError> {
+        self.host.remove(path.as_ref()).map_err(|e| StepError::file("remove", path.as_ref(), &e))
+    }
+
+    fn write(&self, path: &Path, content: &str, mode: u32) -> Result<(), StepError> {
+        self.host.write(path, content.as_bytes(), mode).map_err(|e| StepError::file("write", path, &e))
+    }
+
+    /// A restart here takes one API server and one etcd member away: the others must carry the cluster meanwhile.
+    fn others_are_ready(
+        &self,
+        role: &ControlPlaneRole,
+        lock: &Lock<'_>,
+        list: &[Entry],
+        waiting: &mut dyn FnMut(&str),
+    ) -> Result<(), StepError> {
+        let credentials = administrator(self.host, self.spec, role)?;
+        let first = list.iter().filter(|e| e.renewed_by.is_ours()).find_map(|e| e.ends);
+        let urgent = first.is_none_or(|ends| ends - date(self.host) < URGENT);
+        let ready = || -> Result<(), String> {
+            for peer in &role.peers {
+                let server = Server::at(&self.spec.ca, *peer, 6443);
+                let asked = self.host.get(&server, &credentials, "/readyz", Duration::from_secs(5));
+                asked.map_err(|error| format!("the API server at {peer} is not ready: {error}"))?;
+            }
+            Ok(())
+        };
+        let waited = wait(
+            self.host,
+            Patience::seconds(300),
+            waiting,
+            || {
+                lock.keep();
+                ready().map_or_else(Attempt::NotYet, Attempt::Ready)
+            },
+            |reason| {
+                StepError::passing(
+                    reason,
+                    "bring that control plane back, or take it out of the cluster; the certificates are renewed all the same when the first has less than 7 days left",
+                )
+            },
+        );
+        match waited {
+            Err(error) if urgent => {
+                waiting(&format!("{error}: going on, as a certificate ends within 7 days"));
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Makes the new files, unless that was done before the power was cut.
+    fn certificates(
+        &self,
+        begun: bool,
+        lock: &Lock<'_>,
+        waiting: &mut dyn FnMut(&str),
+    ) -> Result<(), StepError> {
+        let mark = read_text(self.host, MARK);
+        if begun && mark.as_deref() == Some(RESTARTING) {
+            return Ok(());
+        }
+        let files = overwritten();
+        let kept = |path: &Path| PathBuf::from(format!("{KEPT}{}", path.display()));
+        if begun {
+            waiting("an earlier renewal was interrupted: putting the old files back first");
+            for path in &files {
+                if let Some(old) = read_text(self.host, kept(path)) {
+                    self.write(path, &old, mode(path))?;
+                }
+            }
+        } else {
+            for path in &files {
+                if let Some(text) = read_text(self.host, path) {
+                    self.write(&kept(path), &text, 0o600)?;
+                }
+            }
+            self.write(MARK.as_ref(), RENEWING, 0o600)?;
+        }
+        lock.keep();
+        waiting("kubeadm certs renew runs");
+        let command = Command::new("kubeadm", ["certs", "renew", "all"]).timeout(Duration::from_secs(300));
+        self.host.run_watched(&command, Duration::from_secs(1), &mut || lock.keep())?;
+        if let Some(certificates) = Certificates::of_etcd_client(self.spec) {
+            certificates.ensure(self.host)?;
+        }
+        if let Some(admin) = read_text(self.host, ADMIN_CONF) {
+            self.write(ROOT_KUBECONFIG.as_ref(), &admin, 0o600)?;
+        }
+        self.host.sync();
+        let list = entries(self.host);
+        let bad = list.iter().find(|e| e.renewed_by == Renewer::Kubeadm && e.ends.is_none());
+        if let Some(bad) = bad {
+            return Err(StepError::passing(
+                format!("kubeadm left {} without a certificate in it", bad.path),
+                format!(
+                    "the old files are in {KEPT}; they are put back and it is tried again at the next run"
+                ),
+            ));
+        }
+        self.write(MARK.as_ref(), RESTARTING, 0o600)
+    }
+
+    /// Has the kubelet start the static pod anew, and waits until it is Ready.
+    fn restart(
+        &self,
+        component: &str,
+        role: &ControlPlaneRole,
+        access: &Access<'_>,
+        lock: &Lock<'_>,
+        waiting: &mut dyn FnMut(&str),
+    ) -> Result<(), StepError> {
+        let path = PathBuf::from(format!("/etc/kubernetes/manifests/{component}.yaml"));
+        // There is no etcd of kubeadm's where it is an external one.
+        let Some(text) = read_text(self.host, &path) else { return Ok(()) };
+        let pod = format!("/api/v1/namespaces/kube-system/pods/{component}-{}", self.spec.name);
+        let hash = |pod: &Value| pod["metadata"]["annotations"]["kubernetes.io/config.hash"].clone();
+        let before = access.get(&pod).map(|pod| hash(&pod)).unwrap_or_default();
+        let stamp = crate::status::date_text(self.host.clock().at);
+        let Some(changed) = stamped(&text, &stamp) else {
+            return Err(StepError::lasting(
+                format!("{} is no manifest of a pod", path.display()),
+                "`kubeadm init phase control-plane` and `kubeadm init phase etcd local` write the manifests again",
+            ));
+        };
+        waiting(&format!("{component} is started again with the new certificates"));
+        self.write(&path, &changed, 0o600)?;
+        let credentials = administrator(self.host, self.spec, role)?;
+        let own = Server::at(&self.spec.ca, self.spec.address(), 6443);
+        wait(
+            self.host,
+            Patience::seconds(self.spec.deadlines.kubeadm),
+            waiting,
+            || {
+                lock.keep();
+                let pod = match access.get(&pod) {
+                    Ok(pod) => pod,
+                    Err(error) => return Attempt::NotYet(format!("{component} is starting: {error}")),
+                };
+                if hash(&pod) == before {
+                    return Attempt::NotYet(format!("the kubelet has not restarted {component} yet"));
+                }
+                if let Some(why) = pod_trouble(&pod) {
+                    return Attempt::NotYet(format!("{component} is not Ready: {why}"));
+                }
+                match self.host.get(&own, &credentials, "/readyz", Duration::from_secs(5)) {
+                    Ok(_) => Attempt::Ready(()),
+                    Err(error) => Attempt::NotYet(format!("this machine's API server is not ready: {error}")),
+                }
+            },
+            |reason| {
+                StepError::passing(
+                    reason,
+                    format!(
+                        "`crictl ps -a`, `crictl logs` and `journalctl -u kubelet` say why; the files from before are in {KEPT}"
+                    ),
+                )
+            },
+        )
+    }
+}
+
+fn told(issued: &[String], nothing: &str) -> String {
+    if issued.is_empty() { nothing.to_owned() } else { format!("issued {}", issued.join(", ")) }
+}
+
+/// What kubeadm writes: each pair, and each kubeconfig.
+fn overwritten() -> Vec<PathBuf> {
+    use crate::step::kubeadm::{CONFS, LEAVES};
+    let pki =
+        LEAVES.iter().flat_map(|leaf| ["crt", "key"].map(|k| format!("/etc/kubernetes/pki/{leaf}.{k}")));
+    let confs = CONFS.iter().filter(|c| !c.ends_with("kubelet")).map(|c| format!("/etc/kubernetes/{c}.conf"));
+    pki.chain(confs).map(PathBuf::from).collect()
+}
+
+fn mode(path: &Path) -> u32 {
+    if path.extension().is_some_and(|e| e == "crt") { 0o644 } else { 0o600 }
+}
