@@ -17,6 +17,7 @@ pub mod host;
 pub mod input;
 pub mod kube;
 pub mod lease;
+pub mod mint;
 pub mod operator;
 pub mod plan;
 pub mod preflight;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use kindling::mint::Way;
 use kindling::reset::Reset;
 use kindling::status::exit;
 use kindling::up::{self, DownOptions, DriverName, Forward, Power, Switch, UpOptions};
@@ -49,9 +50,15 @@ enum Command {
         /// Folder for the seeds; it holds secrets
         #[arg(long, default_value = "seeds")]
         out: PathBuf,
-        /// Only this node's
+        /// Only this node's. Where the cluster is up, it makes a fresh bootstrap token for it
         #[arg(long)]
         node: Option<String>,
+        /// Where the cluster that is up answers, https://HOST:PORT; default: at its endpoint
+        #[arg(long, value_name = "URL", requires = "node", conflicts_with = "kubeconfig")]
+        server: Option<String>,
+        /// As --server, with the server of this kubeconfig
+        #[arg(long, value_name = "FILE", requires = "node")]
+        kubeconfig: Option<PathBuf>,
     },
     /// Tell everything that is wrong with cluster files or role files
     Check {
@@ -245,8 +252,9 @@ fn main() -> ExitCode {
     let code = match Cli::parse().command {
         Command::New { folder, renew: true, .. } => operator::renew(&folder),
         Command::New { folder, example, .. } => operator::new(&folder, example.as_deref()),
-        Command::Render { inputs, out, node } => {
-            operator::render(&inputs.cluster, &inputs.secrets, &out, node.as_deref())
+        Command::Render { inputs, out, node, server, kubeconfig } => {
+            let way = server.map(Way::Server).or(kubeconfig.map(Way::Kubeconfig)).unwrap_or_default();
+            operator::render(&inputs.cluster, &inputs.secrets, &out, node.as_deref(), &way)
         }
         Command::Check { files, secrets, json } => operator::check(&files, secrets.as_deref(), json),
         Command::Plan { cluster: Some(cluster), secrets, node: Some(node), short, .. } => {

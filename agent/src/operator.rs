@@ -4,11 +4,13 @@ use std::path::Path;
 
 use time::OffsetDateTime;
 
-use crate::cluster::{self, Cluster, Secrets};
+use crate::cluster::{self, Cluster, Expired, Secrets};
 use crate::facts::{Facts, Interface};
 use crate::input::{Report, Source};
+use crate::mint::{self, Way};
 use crate::plan;
 use crate::role::NodeSpec;
+use crate::role::types::Moment;
 use crate::status::exit;
 
 fn fail(error: &dyn std::fmt::Display) -> u8 {
@@ -56,9 +58,13 @@ pub fn renew(folder: &Path) -> u8 {
 
 /// Both files, or the exit code after every mistake in both was told.
 fn load(cluster_file: &Path, secrets_file: &Path) -> Result<(Cluster, Secrets), u8> {
+    load_with(cluster_file, secrets_file, Expired::Refused)
+}
+
+fn load_with(cluster_file: &Path, secrets_file: &Path, expired: Expired) -> Result<(Cluster, Secrets), u8> {
     let cluster = cluster::load(cluster_file);
     let known = cluster.as_ref().ok().map(|(cluster, _)| cluster);
-    let secrets = Secrets::load(secrets_file, known, OffsetDateTime::now_utc());
+    let secrets = Secrets::load_with(secrets_file, known, OffsetDateTime::now_utc(), expired);
     match (cluster, secrets) {
         (Ok((cluster, warnings)), Ok((secrets, more))) => {
             warn(&warnings);
@@ -74,12 +80,25 @@ fn load(cluster_file: &Path, secrets_file: &Path) -> Result<(Cluster, Secrets), 
     }
 }
 
-pub fn render(cluster_file: &Path, secrets_file: &Path, out: &Path, node: Option<&str>) -> u8 {
-    let (cluster, secrets) = match load(cluster_file, secrets_file) {
+pub fn render(cluster_file: &Path, secrets_file: &Path, out: &Path, node: Option<&str>, way: &Way) -> u8 {
+    // Of a single node it may be the cluster that makes its token.
+    let expired = if node.is_some() { Expired::Token } else { Expired::Refused };
+    let (cluster, secrets) = match load_with(cluster_file, secrets_file, expired) {
         Ok(both) => both,
         Err(code) => return code,
     };
-    match cluster::render::all(&cluster, &secrets, out, node) {
+    let minted = match node.and_then(|name| cluster.node(name)).filter(|node| node.role.runs_kubelet()) {
+        Some(node) => match mint_for(&cluster, &secrets, node, way) {
+            Ok(minted) => minted.map(|minted| (node, minted)),
+            Err(code) => return code,
+        },
+        None => None,
+    };
+    let written = match &minted {
+        Some((node, minted)) => cluster::render::later(&cluster, &secrets, out, node, minted),
+        None => cluster::render::all(&cluster, &secrets, out, node),
+    };
+    match written {
         Ok(written) => {
             for file in &written {
                 println!("{} {}", if file.changed { "wrote    " } else { "unchanged" }, file.path.display());
@@ -87,6 +106,53 @@ pub fn render(cluster_file: &Path, secrets_file: &Path, out: &Path, node: Option
             exit::DONE
         }
         Err(error) => fail(&error),
+    }
+}
+
+/// A token of the cluster that is up. `None` where it does not answer and the token of the secrets is good yet.
+fn mint_for(
+    cluster: &Cluster,
+    secrets: &Secrets,
+    node: &cluster::Node,
+    way: &Way,
+) -> Result<Option<mint::Minted>, u8> {
+    let now = OffsetDateTime::now_utc();
+    let error = match mint::mint(cluster, secrets, way, now) {
+        Ok(minted) => {
+            println!(
+                "token     {}, made by the cluster, until {}",
+                minted.token.id(),
+                Moment(minted.expires)
+            );
+            if cluster.vip_holders().any(|holder| holder.name == node.name)
+                && cluster.vip_holders().count() > 1
+            {
+                println!(
+                    "note      if {} is not yet known to the other machines that may hold the VIP, it takes part in it only when they have new seeds, too; it joins all the same",
+                    node.name
+                );
+            }
+            return Ok(Some(minted));
+        }
+        Err(error) => error,
+    };
+    let again = "render where the API can be reached, or name a way to it with --server or --kubeconfig";
+    if *way != Way::Endpoint {
+        return Err(fail(&format!("{error}\n  remedy: {again}")));
+    }
+    match secrets.token_expires(cluster) {
+        Some(end) if end <= now => Err(fail(&format!(
+            "{error}; and the bootstrap token of the secrets expired at {}\n  remedy: {again}; if the cluster was never formed: `kindling new --renew`",
+            Moment(end)
+        ))),
+        end => {
+            let life = end.map_or_else(|| "for ever".to_owned(), |end| format!("until {}", Moment(end)));
+            eprintln!(
+                "kindling: {error}\n  the seed of {} has the token of the secrets, good {life}; if the cluster was formed: {again}",
+                node.name
+            );
+            Ok(None)
+        }
     }
 }
 

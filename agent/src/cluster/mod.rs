@@ -29,7 +29,7 @@ pub use derive::{default_mac, default_vrid};
 pub use file::FileError;
 pub use kubeconfig::kubeconfig;
 pub use pki::{KeyPairPem, Leaf, Pair, PkiError, end_of, issue, outdated};
-pub use secrets::Secrets;
+pub use secrets::{Expired, Secrets, new_token};
 
 /// The port of every API server, which kubeadm's `bindPort` defaults to.
 pub const API_PORT: u16 = 6443;

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::file::{self, FileError};
 use super::pki::PkiError;
-use super::secrets::Secrets;
+use super::secrets::{Expired, Secrets};
 use crate::input::Report;
 
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +61,7 @@ pub fn create(folder: &Path, example: Option<&str>, now: OffsetDateTime) -> Resu
 
 /// Gives a secrets file a new bootstrap token and a new administrator's certificate; all other keys stay.
 pub fn renew(secrets: &Path, now: OffsetDateTime) -> Result<(), NewError> {
-    let (old, _) = Secrets::load_to_renew(secrets, now).map_err(Box::new)?;
+    let (old, _) = Secrets::load_with(secrets, None, now, Expired::All).map_err(Box::new)?;
     let renewed = old.renewed(now)?.to_toml();
     file::write(secrets, renewed.expose().as_bytes(), 0o600)?;
     Ok(())

@@ -16,11 +16,21 @@ use crate::role::types::{BootstrapToken, Secret};
 /// The newest secrets file version this binary reads.
 const VERSION: i64 = 1;
 
-const RENEW: &str = "make a new one with `kindling new --renew`; a cluster that is up already must be told \
-                     of a new token: `kubeadm token create TOKEN` on a control plane";
+const RENEW: &str = "before the cluster is formed: make a new one with `kindling new --renew`; for a node of a cluster \
+                     that is up: `kindling render --node NAME` has the cluster make one";
 const ANEW: &str = "take the file from a backup, or make a new one in another folder with `kindling new`: \
                     a cluster that is up already knows only its own keys";
 const REGISTRY: &str = "write [registries.\"HOST\"] password = \"...\"";
+
+/// What is done about what has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expired {
+    Refused,
+    /// The token is replaced by one that the cluster makes, or looked at again.
+    Token,
+    /// All of it is replaced.
+    All,
+}
 
 /// Validated secrets. Their `Debug` shows none of them.
 #[derive(Debug, Clone)]
@@ -65,6 +75,12 @@ impl Secrets {
         Ok(Self { token: new_token()?, token_made: now, admin: pki::admin(&self.ca, now)?, ..self })
     }
 
+    /// When the token ends at the latest, as long as the cluster has not begun to count itself.
+    pub fn token_expires(&self, cluster: &Cluster) -> Option<OffsetDateTime> {
+        let life = Duration::hours(i64::from(cluster.token_ttl_hours));
+        (!life.is_zero()).then(|| self.token_made + life)
+    }
+
     /// Reads and validates a secrets file, which must be its owner's alone. With a cluster also whether
     /// the two fit, and whether the token would be refused at `now`.
     pub fn load(
@@ -76,10 +92,15 @@ impl Secrets {
         Self::parse(source, cluster, now)
     }
 
-    /// As [`Secrets::load`], for `--renew`: what has ended is no problem, as it is replaced.
-    pub fn load_to_renew(path: &Path, now: OffsetDateTime) -> Result<(Self, Report), Report> {
+    /// As [`Secrets::load`], where something may have ended.
+    pub fn load_with(
+        path: &Path,
+        cluster: Option<&Cluster>,
+        now: OffsetDateTime,
+        expired: Expired,
+    ) -> Result<(Self, Report), Report> {
         let source = file::read_private(path, "make one with `kindling new`, or name it with --secrets")?;
-        crate::input::read(source, |root| read(root, None, now, true))
+        crate::input::read(source, |root| read(root, cluster, now, expired))
     }
 
     pub fn parse(
@@ -87,7 +108,7 @@ impl Secrets {
         cluster: Option<&Cluster>,
         now: OffsetDateTime,
     ) -> Result<(Self, Report), Report> {
-        crate::input::read(source, |root| read(root, cluster, now, false))
+        crate::input::read(source, |root| read(root, cluster, now, Expired::Refused))
     }
 
     /// The text that [`Secrets::parse`] reads back.
@@ -139,7 +160,7 @@ fn whole_seconds(now: OffsetDateTime) -> OffsetDateTime {
     now.to_offset(time::UtcOffset::UTC).replace_nanosecond(0).expect("0 is a number of nanoseconds")
 }
 
-fn new_token() -> Result<BootstrapToken, PkiError> {
+pub fn new_token() -> Result<BootstrapToken, PkiError> {
     let text = format!("{}.{}", pki::password(6)?, pki::password(16)?);
     Ok(text.parse().expect("the alphabet is the token's"))
 }
@@ -148,7 +169,7 @@ fn read(
     root: &mut Section<'_, '_>,
     cluster: Option<&Cluster>,
     now: OffsetDateTime,
-    renewing: bool,
+    expired: Expired,
 ) -> Option<Secrets> {
     if let Some(version) = root.required::<i64>("version", "write version = 1 as the first line")
         && version != VERSION
@@ -159,14 +180,14 @@ fn read(
             "use the kindling that wrote it, or a newer one",
         );
     }
-    let token = root.required_section("token", ANEW).map(|s| read_token(s, cluster, now, renewing));
+    let token = root.required_section("token", ANEW).map(|s| read_token(s, cluster, now, expired));
     let vrrp_password = root.required_section("vrrp", ANEW).and_then(|s| read_password(s, 8));
     let stats_password = root.required_section("stats", ANEW).and_then(|s| read_password(s, 64));
     let registries = root.section("registries").map(read_registries).unwrap_or_default();
     if let Some(cluster) = cluster {
         check_registries(root, cluster, &registries);
     }
-    let pki = root.required_section("pki", ANEW).and_then(|s| read_pki(s, now, renewing));
+    let pki = root.required_section("pki", ANEW).and_then(|s| read_pki(s, now, expired));
     let (token, token_made) = token??;
     let [ca, front_proxy_ca, etcd_ca, admin, sa] = pki?;
     Some(Secrets {
@@ -190,7 +211,7 @@ fn read_token(
     mut s: Section<'_, '_>,
     cluster: Option<&Cluster>,
     now: OffsetDateTime,
-    renewing: bool,
+    expired: Expired,
 ) -> Option<(BootstrapToken, OffsetDateTime)> {
     let value = s.required_secret("value", RENEW);
     let made: Option<toml::value::Datetime> =
@@ -202,7 +223,7 @@ fn read_token(
         }
         time.ok()
     });
-    if let (Some(made), Some(cluster), false) = (made, cluster, renewing) {
+    if let (Some(made), Some(cluster), Expired::Refused) = (made, cluster, expired) {
         let life = Duration::hours(i64::from(cluster.token_ttl_hours));
         if !life.is_zero() && made + life <= now {
             s.error(
@@ -279,7 +300,7 @@ fn check_registries(root: &Section<'_, '_>, cluster: &Cluster, passwords: &BTree
 }
 
 /// The three CAs, the administrator's certificate and the service accounts' keys, in this order.
-fn read_pki(mut s: Section<'_, '_>, now: OffsetDateTime, renewing: bool) -> Option<[Pair; 5]> {
+fn read_pki(mut s: Section<'_, '_>, now: OffsetDateTime, expired: Expired) -> Option<[Pair; 5]> {
     let mut pair = |certificate: &str, key: &str| {
         let certificate: Option<String> = s.required(certificate, ANEW);
         let key: Option<Secret> = s.required_secret(key, ANEW);
@@ -297,7 +318,7 @@ fn read_pki(mut s: Section<'_, '_>, now: OffsetDateTime, renewing: bool) -> Opti
         }
         warn_of_end(&s, name, &pair.certificate, now);
     }
-    if let (Some(ca), Some(admin), false) = (&ca, &admin, renewing) {
+    if let (Some(ca), Some(admin), true) = (&ca, &admin, expired != Expired::All) {
         for flaw in pki::check_client(&admin.certificate, &admin.key, &ca.certificate, now) {
             report(&s, "admin", flaw, "make a new one with `kindling new --renew`");
         }

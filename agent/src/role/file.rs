@@ -58,6 +58,9 @@ pub struct RoleFile {
     /// Control planes and workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<BootstrapToken>,
+    /// For the message where it is not known any more; the cluster itself counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_expires: Option<Moment>,
     pub pki: Pki,
 }
 
@@ -229,6 +232,7 @@ fn read(root: &mut Section<'_, '_>) -> Option<RoleFile> {
     let control_plane = root.section("control_plane").map(read_control_plane);
     let etcd = root.section("etcd").map(read_etcd);
     let token = root.optional_secret("token", RENDER);
+    let token_expires = root.optional("token_expires", RENDER);
     let pki = root.required_section("pki", RENDER).and_then(read_pki);
     Some(RoleFile {
         version: version?,
@@ -254,6 +258,7 @@ fn read(root: &mut Section<'_, '_>) -> Option<RoleFile> {
         control_plane: flip(control_plane)?,
         etcd: flip(etcd)?,
         token,
+        token_expires,
         pki: pki?,
     })
 }

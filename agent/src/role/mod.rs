@@ -2,6 +2,7 @@
 //! nothing can be planned from a file that was not validated.
 
 pub mod file;
+mod moment;
 pub mod types;
 
 use std::collections::BTreeMap;
@@ -56,6 +57,8 @@ pub struct Kubernetes {
     /// Add-ons of the cluster: without one that brings a pod network no Node becomes Ready.
     pub addons: Vec<String>,
     pub token: BootstrapToken,
+    /// `None` where it lives for ever, or as long as the cluster that it forms says.
+    pub token_expires: Option<Moment>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -357,6 +360,7 @@ impl NodeSpec {
                     taints: file.taints,
                     addons: file.addons,
                     token,
+                    token_expires: file.token_expires,
                 });
                 if file.role == RoleName::Worker {
                     Role::Worker(Box::new(kubernetes?))

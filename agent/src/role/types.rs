@@ -7,6 +7,8 @@ use std::str::FromStr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use super::moment::Moment;
+
 /// Gives a newtype over a string its `Deserialize`, `Serialize` and `Display` by way of `FromStr`.
 macro_rules! string_type {
     ($name:ident) => {

@@ -19,6 +19,8 @@ pub struct ClusterState {
     pub has_old_node: bool,
     /// The address of an API server that is of another cluster.
     pub foreign: Option<Ipv4Addr>,
+    /// The cluster does not know the seed's bootstrap token.
+    pub token_is_unknown: bool,
     leases: BTreeMap<String, Value>,
     version: u64,
 }
@@ -91,6 +93,9 @@ impl Fake {
                 let foreign = self.cluster.borrow().foreign.is_some_and(|ip| server.address.ip() == ip);
                 let uid = if foreign { "5c0f" } else { "1d2e" };
                 Ok(json!({ "metadata": { "uid": uid } }).to_string())
+            }
+            path if path.ends_with("/kubeadm-config") && self.cluster.borrow().token_is_unknown => {
+                Err(status(401))
             }
             path if path.starts_with("/api/v1/nodes/") => {
                 let registered = kubelet && has("/etc/kubernetes/kubelet.conf");
