@@ -21,6 +21,7 @@ pub mod mint;
 pub mod operator;
 pub mod plan;
 pub mod preflight;
+pub mod published;
 pub mod render;
 pub mod report;
 pub mod reset;

@@ -11,6 +11,7 @@ pub mod join;
 pub mod kernel;
 pub mod kubeadm;
 pub mod member;
+pub mod publish;
 pub mod ready;
 pub mod service;
 pub mod stale;
@@ -69,6 +70,7 @@ impl Step {
             Action::Addons(addons) => addons.look(cx),
             Action::Kubeconfig => files::look_kubeconfig(cx),
             Action::Ready(ready) => ready.look(cx),
+            Action::Publish => publish::look(cx),
             Action::OneCluster => unity::look(cx),
         }
     }
@@ -77,7 +79,8 @@ impl Step {
     pub fn act(&self, cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
         match &self.action {
             // They only look.
-            Action::Preflight(_) | Action::OneCluster | Action::VipFree(_) => Ok(None),
+            Action::Preflight(_) | Action::OneCluster => Ok(None),
+            Action::VipFree(question) => question.act(cx),
             Action::Hostname(name) => files::act_hostname(name, cx),
             Action::Files(list) => files::act(list, cx),
             Action::Timezone(zone) => files::act_timezone(zone, cx),
@@ -92,6 +95,7 @@ impl Step {
             Action::Addons(addons) => addons.act(cx),
             Action::Kubeconfig => files::act_kubeconfig(cx),
             Action::Ready(ready) => ready.act(cx),
+            Action::Publish => publish::act(cx),
         }
     }
 

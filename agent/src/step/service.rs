@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Context, Found, files};
 use crate::error::StepError;
-use crate::host::{Command, Host};
+use crate::host::{Command, Host, read_text};
 use crate::plan::FileSpec;
 use crate::retry::{Attempt, Patience, wait};
 
@@ -22,11 +22,13 @@ pub struct Service {
     pub part: Option<&'static str>,
     /// Another unit that must not run beside it, where an earlier role file may have wanted it.
     pub instead_of: Option<&'static str>,
+    /// A file that, where it is there, says in its first line why the unit must not be started yet.
+    pub unless: Option<&'static str>,
 }
 
 impl Service {
     pub fn new(unit: &'static str, files: Vec<FileSpec>) -> Self {
-        Self { unit, files, checker: None, probe: None, part: None, instead_of: None }
+        Self { unit, files, checker: None, probe: None, part: None, instead_of: None, unless: None }
     }
 
     pub fn checked_by(mut self, program: &'static str, args: &[&'static str]) -> Self {
@@ -41,6 +43,11 @@ impl Service {
 
     pub fn instead_of(mut self, unit: &'static str) -> Self {
         self.instead_of = Some(unit);
+        self
+    }
+
+    pub fn unless(mut self, file: &'static str) -> Self {
+        self.unless = Some(file);
         self
     }
 
@@ -75,6 +82,9 @@ impl Service {
     }
 
     pub fn look(&self, cx: &mut Context<'_>) -> Result<Found, StepError> {
+        if let Some(why) = self.unless.and_then(|file| read_text(cx.host, file)) {
+            return Ok(Found::Matches(Some(format!("not started: {}", why.trim()))));
+        }
         let list = files::differing(cx.host, &self.files)?;
         if !list.is_empty() {
             return Ok(Found::Differs(list.join(", ")));

@@ -21,6 +21,8 @@ pub struct ClusterState {
     pub foreign: Option<Ipv4Addr>,
     /// The cluster does not know the seed's bootstrap token.
     pub token_is_unknown: bool,
+    /// The list that load balancers read; `None` before anybody made it.
+    pub published: Option<BTreeMap<String, String>>,
     leases: BTreeMap<String, Value>,
     version: u64,
 }
@@ -114,11 +116,33 @@ impl Fake {
             path if path.contains("/kube-node-lease/") => {
                 Ok(r#"{"spec":{"renewTime":"2030-01-01T00:00:00.000000Z"}}"#.into())
             }
+            path if path.contains("kindling-endpoints") || path.ends_with("/kube-public/configmaps") => {
+                self.publish(request).ok_or_else(|| status(404))
+            }
             path if path.contains("/leases") => self
                 .lease(request)
                 .ok_or_else(|| status(if request.method == Method::Get { 404 } else { 409 })),
             _ => Ok(r#"{"items":[]}"#.into()),
         }
+    }
+
+    /// The published list: read, made, or patched; `None` where it is not there.
+    fn publish(&self, request: &Request<'_>) -> Option<String> {
+        let list = &mut self.cluster.borrow_mut().published;
+        match (request.method, request.body) {
+            (Method::Post, _) => *list = Some(list.take().unwrap_or_default()),
+            (Method::Patch, Some(body)) => {
+                let list = list.as_mut()?;
+                for (name, address) in body["data"].as_object().into_iter().flatten() {
+                    match address.as_str() {
+                        Some(address) => list.insert(name.clone(), address.to_owned()),
+                        None => list.remove(name),
+                    };
+                }
+            }
+            _ => {}
+        }
+        Some(json!({ "data": list.as_ref()? }).to_string())
     }
 
     pub(super) fn member_list(&self) -> String {
