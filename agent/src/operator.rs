@@ -1,10 +1,10 @@
 //! The workstation's commands: they print, and return the exit code.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use time::OffsetDateTime;
 
-use crate::cluster::{self, Cluster, Expired, Secrets};
+use crate::cluster::{self, Cluster, Expired, Secrets, SecretsFile};
 use crate::facts::{Facts, Interface};
 use crate::input::{Report, Source};
 use crate::mint::{self, Way};
@@ -30,14 +30,18 @@ fn warn(report: &Report) {
     }
 }
 
-pub fn new(folder: &Path, example: Option<&str>) -> u8 {
-    match cluster::new::create(folder, example, OffsetDateTime::now_utc()) {
+pub fn new(folder: &Path, example: Option<&str>, recipients: &[String], files: &[PathBuf]) -> u8 {
+    let recipients = match cluster::sealed::recipients(recipients, files) {
+        Ok(recipients) => recipients,
+        Err(report) => return reject(&report),
+    };
+    match cluster::new::create_for(folder, example, recipients, OffsetDateTime::now_utc()) {
         Ok(paths) => {
             for path in &paths {
                 println!("wrote {}", path.display());
             }
             println!(
-                "next: edit cluster.toml, then `kindling render` in the same folder; keep secrets.toml safe and private"
+                "next: edit cluster.toml, then `kindling render` in the same folder; keep the secrets safe and private"
             );
             exit::DONE
         }
@@ -45,11 +49,29 @@ pub fn new(folder: &Path, example: Option<&str>) -> u8 {
     }
 }
 
-pub fn renew(folder: &Path) -> u8 {
-    let path = folder.join("secrets.toml");
-    match cluster::new::renew(&path, OffsetDateTime::now_utc()) {
+pub fn renew(secrets: &SecretsFile) -> u8 {
+    match cluster::new::renew(secrets, OffsetDateTime::now_utc()) {
         Ok(()) => {
-            println!("{} has a new bootstrap token and a new administrator's certificate", path.display());
+            println!(
+                "{} has a new bootstrap token and a new administrator's certificate",
+                secrets.path().display()
+            );
+            exit::DONE
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+pub fn rotate(secrets: &SecretsFile) -> u8 {
+    match cluster::new::rotate(secrets, OffsetDateTime::now_utc()) {
+        Ok(()) => {
+            println!(
+                "{} has a new bootstrap token, a new administrator's certificate, and new passwords for VRRP and haproxy's page\n\
+                 the CAs and the service accounts' keys are those of before: a cluster that is up goes on\n\
+                 next: `kindling render`. A machine that runs knows the new passwords when it boots with its new seed; until then\n\
+                 old and new ones work together: VRRP version 3 sends no password, and each haproxy asks for its own",
+                secrets.path().display()
+            );
             exit::DONE
         }
         Err(error) => fail(&error),
@@ -57,11 +79,15 @@ pub fn renew(folder: &Path) -> u8 {
 }
 
 /// Both files, or the exit code after every mistake in both was told.
-fn load(cluster_file: &Path, secrets_file: &Path) -> Result<(Cluster, Secrets), u8> {
+fn load(cluster_file: &Path, secrets_file: &SecretsFile) -> Result<(Cluster, Secrets), u8> {
     load_with(cluster_file, secrets_file, Expired::Refused)
 }
 
-fn load_with(cluster_file: &Path, secrets_file: &Path, expired: Expired) -> Result<(Cluster, Secrets), u8> {
+fn load_with(
+    cluster_file: &Path,
+    secrets_file: &SecretsFile,
+    expired: Expired,
+) -> Result<(Cluster, Secrets), u8> {
     let cluster = cluster::load(cluster_file);
     let known = cluster.as_ref().ok().map(|(cluster, _)| cluster);
     let secrets = Secrets::load_with(secrets_file, known, OffsetDateTime::now_utc(), expired);
@@ -80,7 +106,13 @@ fn load_with(cluster_file: &Path, secrets_file: &Path, expired: Expired) -> Resu
     }
 }
 
-pub fn render(cluster_file: &Path, secrets_file: &Path, out: &Path, node: Option<&str>, way: &Way) -> u8 {
+pub fn render(
+    cluster_file: &Path,
+    secrets_file: &SecretsFile,
+    out: &Path,
+    node: Option<&str>,
+    way: &Way,
+) -> u8 {
     // Of a single node it may be the cluster that makes its token.
     let expired = if node.is_some() { Expired::Token } else { Expired::Refused };
     let (cluster, secrets) = match load_with(cluster_file, secrets_file, expired) {
@@ -156,7 +188,7 @@ fn mint_for(
     }
 }
 
-pub fn check(files: &[std::path::PathBuf], secrets: Option<&Path>, json: bool) -> u8 {
+pub fn check(files: &[PathBuf], secrets: Option<&SecretsFile>, json: bool) -> u8 {
     let mut reports = Vec::new();
     let mut last = None;
     for file in files {
@@ -174,7 +206,7 @@ pub fn check(files: &[std::path::PathBuf], secrets: Option<&Path>, json: bool) -
     }
     if let Some(path) = secrets {
         reports.push(
-            Secrets::load(path, last.as_ref(), OffsetDateTime::now_utc())
+            Secrets::load_with(path, last.as_ref(), OffsetDateTime::now_utc(), Expired::Refused)
                 .map_or_else(|e| e, |(_, report)| report),
         );
     }
@@ -205,7 +237,7 @@ fn is_role_file(path: &Path) -> bool {
     }) || path.file_name().is_some_and(|name| name == "role.toml")
 }
 
-pub fn plan_node(cluster_file: &Path, secrets_file: &Path, name: &str, short: bool) -> u8 {
+pub fn plan_node(cluster_file: &Path, secrets_file: &SecretsFile, name: &str, short: bool) -> u8 {
     let (cluster, secrets) = match load(cluster_file, secrets_file) {
         Ok(both) => both,
         Err(code) => return code,

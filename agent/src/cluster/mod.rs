@@ -14,6 +14,7 @@ pub mod new;
 pub mod pki;
 mod read;
 pub mod render;
+pub mod sealed;
 mod secrets;
 pub mod seed;
 
@@ -29,6 +30,7 @@ pub use derive::{default_mac, default_vrid};
 pub use file::FileError;
 pub use kubeconfig::kubeconfig;
 pub use pki::{KeyPairPem, Leaf, Pair, PkiError, end_of, issue, outdated};
+pub use sealed::SecretsFile;
 pub use secrets::{Expired, Secrets, new_token};
 
 /// The port of every API server, which kubeadm's `bindPort` defaults to.

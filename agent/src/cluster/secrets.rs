@@ -8,8 +8,10 @@ use std::path::Path;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
+use super::Cluster;
+use super::file::FileError;
 use super::pki::{self, Flaw, KeyPairPem, Pair, PkiError};
-use super::{Cluster, file};
+use super::sealed::{self, SecretsFile};
 use crate::input::{Report, Section, Source};
 use crate::role::types::{BootstrapToken, Secret};
 
@@ -48,6 +50,8 @@ pub struct Secrets {
     pub admin: Pair,
     /// Passwords by the registry's host, as in the cluster file.
     pub registries: BTreeMap<String, Secret>,
+    /// Age recipients that the file is encrypted for; a plain file has none.
+    pub recipients: Vec<String>,
 }
 
 impl Secrets {
@@ -66,6 +70,7 @@ impl Secrets {
             admin: pki::admin(&ca, now)?,
             ca,
             registries: BTreeMap::new(),
+            recipients: Vec::new(),
         })
     }
 
@@ -73,6 +78,24 @@ impl Secrets {
     pub fn renewed(self, now: OffsetDateTime) -> Result<Self, PkiError> {
         let now = whole_seconds(now);
         Ok(Self { token: new_token()?, token_made: now, admin: pki::admin(&self.ca, now)?, ..self })
+    }
+
+    /// As [`Secrets::renewed`], with new passwords, too: all that may be another one in a cluster that is up.
+    pub fn rotated(self, now: OffsetDateTime) -> Result<Self, PkiError> {
+        Ok(Self {
+            vrrp_password: Secret::new(pki::password(8)?),
+            stats_password: Secret::new(pki::password(24)?),
+            ..self.renewed(now)?
+        })
+    }
+
+    /// The file's bytes: encrypted where it has recipients.
+    pub fn to_file(&self, path: &Path) -> Result<Vec<u8>, FileError> {
+        let text = self.to_toml();
+        if self.recipients.is_empty() {
+            return Ok(text.expose().as_bytes().to_vec());
+        }
+        sealed::seal(&text, &self.recipients, path)
     }
 
     /// When the token ends at the latest, as long as the cluster has not begun to count itself.
@@ -88,19 +111,17 @@ impl Secrets {
         cluster: Option<&Cluster>,
         now: OffsetDateTime,
     ) -> Result<(Self, Report), Report> {
-        let source = file::read_private(path, "make one with `kindling new`, or name it with --secrets")?;
-        Self::parse(source, cluster, now)
+        Self::load_with(&SecretsFile::new(path, None), cluster, now, Expired::Refused)
     }
 
     /// As [`Secrets::load`], where something may have ended.
     pub fn load_with(
-        path: &Path,
+        from: &SecretsFile,
         cluster: Option<&Cluster>,
         now: OffsetDateTime,
         expired: Expired,
     ) -> Result<(Self, Report), Report> {
-        let source = file::read_private(path, "make one with `kindling new`, or name it with --secrets")?;
-        crate::input::read(source, |root| read(root, cluster, now, expired))
+        crate::input::read(from.read()?, |root| read(root, cluster, now, expired))
     }
 
     pub fn parse(
@@ -120,6 +141,13 @@ impl Secrets {
         );
         let made = self.token_made.format(&Rfc3339).expect("RFC 3339 knows every year that a clock shows");
         let mut line = |line: std::fmt::Arguments<'_>| text_line(&mut text, line);
+        if !self.recipients.is_empty() {
+            let list: Vec<String> = self.recipients.iter().map(|r| format!("\"{r}\"")).collect();
+            line(format_args!(
+                "# This file is encrypted for these whenever Kindling writes it.\nage_recipients = [{}]",
+                list.join(", ")
+            ));
+        }
         line(format_args!("\n# Lets nodes join. `kindling new --renew` makes a new one."));
         line(format_args!("[token]\nvalue = \"{}\"\nmade = {made}", self.token.expose()));
         line(format_args!("\n[vrrp]\npassword = \"{}\"", self.vrrp_password.expose()));
@@ -180,6 +208,7 @@ fn read(
             "use the kindling that wrote it, or a newer one",
         );
     }
+    let recipients = root.optional("age_recipients", "write a list of age1...");
     let token = root.required_section("token", ANEW).map(|s| read_token(s, cluster, now, expired));
     let vrrp_password = root.required_section("vrrp", ANEW).and_then(|s| read_password(s, 8));
     let stats_password = root.required_section("stats", ANEW).and_then(|s| read_password(s, 64));
@@ -204,6 +233,7 @@ fn read(
             .into_iter()
             .map(|(host, password)| Some((host, password?)))
             .collect::<Option<_>>()?,
+        recipients: recipients.unwrap_or_default(),
     })
 }
 
