@@ -52,6 +52,8 @@ pub enum Action {
     Publish,
     /// Every API server is of the same cluster.
     OneCluster,
+    /// No secret that this machine needs no more stays on it.
+    Scrub,
 }
 
 /// A file to be written whole. The content of a secret one is never shown.
@@ -156,6 +158,7 @@ pub fn plan(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
         steps.push(step("publish", "the load balancers learn of this API server", Action::Publish));
         steps.push(step("one-cluster", "every API server is of one cluster", Action::OneCluster));
     }
+    steps.push(step("scrub", "no secret stays that this machine needs no more", Action::Scrub));
     steps
 }
 

@@ -116,6 +116,7 @@ pub fn role_file(cluster: &Cluster, secrets: &Secrets, node: &Node) -> role::Rol
         cluster: cluster.name.clone(),
         name: node.name.clone(),
         role: node.role,
+        scrubbed: false,
         kubernetes: cluster.kubernetes,
         runtime: cluster.runtime,
         pods: cluster.pods,

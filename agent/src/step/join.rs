@@ -193,6 +193,15 @@ fn wait_for_cluster(cx: &mut Context<'_>) -> Result<(), StepError> {
     let spec = cx.spec;
     let host = cx.host;
     let kubernetes = spec.kubernetes().expect("only Kubernetes nodes join");
+    if spec.scrubbed {
+        return Err(StepError::lasting(
+            "this machine had joined, so its role file has no bootstrap token any more; but the record of it is gone",
+            format!(
+                "`kindling render --node {}` on the workstation, and boot this machine with that seed",
+                spec.name
+            ),
+        ));
+    }
     let token = kubernetes.token.clone();
     let endpoint = spec.control_plane_endpoint();
     let mut unknown_since: Option<Duration> = None;

@@ -13,6 +13,7 @@ pub mod kubeadm;
 pub mod member;
 pub mod publish;
 pub mod ready;
+pub mod scrub;
 pub mod service;
 pub mod stale;
 pub mod unity;
@@ -72,6 +73,7 @@ impl Step {
             Action::Ready(ready) => ready.look(cx),
             Action::Publish => publish::look(cx),
             Action::OneCluster => unity::look(cx),
+            Action::Scrub => scrub::look(cx),
         }
     }
 
@@ -96,6 +98,7 @@ impl Step {
             Action::Kubeconfig => files::act_kubeconfig(cx),
             Action::Ready(ready) => ready.act(cx),
             Action::Publish => publish::act(cx),
+            Action::Scrub => scrub::act(cx),
         }
     }
 
