@@ -46,7 +46,7 @@ pub fn run(role_file: &Path) -> u8 {
             return exit::FAILED;
         }
     };
-    let spec = match NodeSpec::load(role_file) {
+    let spec = match NodeSpec::load_here(role_file, &host) {
         Ok((spec, warnings)) => {
             if !warnings.problems.is_empty() {
                 log::warn!("{warnings}");
@@ -203,7 +203,11 @@ pub fn status(json: bool, wait_seconds: Option<u64>) -> u8 {
 pub fn reset(reset: &Reset, yes: bool) -> u8 {
     let host = Linux::default();
     let spec = match NodeSpec::load(&reset.role_file) {
-        Ok((spec, _)) => spec,
+        Ok((mut spec, _)) => {
+            // Those that are gone were of an earlier reset that was interrupted, and its later parts need none.
+            spec.restore_keys(&host);
+            spec
+        }
         Err(report) => {
             eprintln!("{report}");
             return exit::CONFIG;
@@ -233,7 +237,7 @@ pub fn reset(reset: &Reset, yes: bool) -> u8 {
 
 /// `kindling plan` on a node: its own role file and its own facts.
 pub fn plan_here(role_file: &Path, short: bool) -> u8 {
-    let spec = match NodeSpec::load(role_file) {
+    let spec = match NodeSpec::load_here(role_file, &Linux::default()) {
         Ok((spec, _)) => spec,
         Err(report) => {
             eprintln!("{report}");

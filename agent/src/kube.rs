@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use reqwest::blocking::Client;
+use reqwest::header::CONTENT_TYPE;
 use serde_json::Value;
 
 /// Who asks.
@@ -24,6 +25,8 @@ pub enum Method {
     Get,
     Post,
     Put,
+    /// A JSON merge patch (RFC 7396).
+    Patch,
     Delete,
 }
 
@@ -143,6 +146,7 @@ impl Kube {
             Method::Get => self.client.get(url),
             Method::Post => self.client.post(url),
             Method::Put => self.client.put(url),
+            Method::Patch => self.client.patch(url).header(CONTENT_TYPE, "application/merge-patch+json"),
             Method::Delete => self.client.delete(url),
         };
         if let Some(token) = &self.bearer {

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use kindling::cluster::SecretsFile;
 use kindling::cluster::target::Target;
+use kindling::mint::Way;
 use kindling::reset::Reset;
 use kindling::status::exit;
 use kindling::up::{self, DownOptions, DriverName, Forward, Power, Switch, UpOptions};
@@ -25,6 +27,9 @@ Exit codes:
 #[derive(Parser)]
 #[command(name = "kindling", version, about = "One cluster file, one immutable image, all VMs on at once: an HA Kubernetes cluster.", after_help = EXIT_CODES)]
 struct Cli {
+    /// A file with the age identity that opens encrypted secrets; else KINDLING_AGE_IDENTITY names one
+    #[arg(long, global = true, value_name = "FILE")]
+    age_identity: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -42,6 +47,17 @@ enum Command {
         /// Only give FOLDER/secrets.toml a new bootstrap token and administrator's certificate
         #[arg(long, conflicts_with = "example")]
         renew: bool,
+        /// Encrypt the secrets for this recipient, age1..., into secrets.toml.age; may be given several times
+        #[arg(long, value_name = "AGE1", conflicts_with = "renew")]
+        age_recipient: Vec<String>,
+        /// As --age-recipient, for each line of a file
+        #[arg(long, value_name = "FILE", conflicts_with = "renew")]
+        age_recipients_file: Vec<PathBuf>,
+    },
+    /// Change the secrets of a cluster (workstation)
+    Secrets {
+        #[command(subcommand)]
+        what: SecretsCommand,
     },
     /// Make a seed for every node, and the administrator's kubeconfig (workstation)
     Render {
@@ -50,12 +66,18 @@ enum Command {
         /// Folder for the seeds; it holds secrets
         #[arg(long, default_value = "seeds")]
         out: PathBuf,
-        /// Only this node's
+        /// Only this node's. Where the cluster is up, it makes a fresh bootstrap token for it
         #[arg(long)]
         node: Option<String>,
         /// Also what a hypervisor wants, with a script: vsphere (guestinfo, govc), libvirt (domains, virsh)
         #[arg(long, value_parser = ["vsphere", "libvirt"])]
         target: Option<String>,
+        /// Where the cluster that is up answers, https://HOST:PORT; default: at its endpoint
+        #[arg(long, value_name = "URL", requires = "node", conflicts_with = "kubeconfig")]
+        server: Option<String>,
+        /// As --server, with the server of this kubeconfig
+        #[arg(long, value_name = "FILE", requires = "node")]
+        kubeconfig: Option<PathBuf>,
     },
     /// Tell everything that is wrong with cluster files or role files
     Check {
@@ -176,6 +198,16 @@ enum Command {
     },
 }
 
+#[derive(Subcommand)]
+enum SecretsCommand {
+    /// New bootstrap token, administrator's certificate and passwords; the CAs stay, and so does the cluster.
+    /// Only what ends by itself: `kindling new --renew`
+    Rotate {
+        #[arg(long, default_value = "secrets.toml")]
+        secrets: PathBuf,
+    },
+}
+
 #[derive(clap::Args)]
 struct UpFlags {
     #[arg(long, default_value = "cluster.toml")]
@@ -256,16 +288,35 @@ fn main() -> ExitCode {
     let _ = unsafe {
         nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl)
     };
-    let code = match Cli::parse().command {
-        Command::New { folder, renew: true, .. } => operator::renew(&folder),
-        Command::New { folder, example, .. } => operator::new(&folder, example.as_deref()),
-        Command::Render { inputs, out, node, target } => {
-            let target = target.map(|t| if t == "libvirt" { Target::Libvirt } else { Target::Vsphere });
-            operator::render(&inputs.cluster, &inputs.secrets, &out, node.as_deref(), target)
+    let Cli { age_identity, command } = Cli::parse();
+    let secrets_file = |path: &Path| SecretsFile::new(path, age_identity.clone());
+    let code = match command {
+        Command::New { folder, renew: true, .. } => {
+            operator::renew(&secrets_file(&folder.join("secrets.toml")))
         }
-        Command::Check { files, secrets, json } => operator::check(&files, secrets.as_deref(), json),
+        Command::New { folder, example, age_recipient, age_recipients_file, .. } => {
+            operator::new(&folder, example.as_deref(), &age_recipient, &age_recipients_file)
+        }
+        Command::Secrets { what: SecretsCommand::Rotate { secrets } } => {
+            operator::rotate(&secrets_file(&secrets))
+        }
+        Command::Render { inputs, out, node, target, server, kubeconfig } => {
+            let target = target.map(|t| if t == "libvirt" { Target::Libvirt } else { Target::Vsphere });
+            let way = server.map(Way::Server).or(kubeconfig.map(Way::Kubeconfig)).unwrap_or_default();
+            operator::render(
+                &inputs.cluster,
+                &secrets_file(&inputs.secrets),
+                &out,
+                node.as_deref(),
+                target,
+                &way,
+            )
+        }
+        Command::Check { files, secrets, json } => {
+            operator::check(&files, secrets.as_deref().map(secrets_file).as_ref(), json)
+        }
         Command::Plan { cluster: Some(cluster), secrets, node: Some(node), short, .. } => {
-            operator::plan_node(&cluster, &secrets, &node, short)
+            operator::plan_node(&cluster, &secrets_file(&secrets), &node, short)
         }
         Command::Plan { role_file, short, .. } => {
             agent::plan_here(role_file.as_deref().unwrap_or(Path::new(agent::ROLE_FILE)), short)

@@ -1,15 +1,17 @@
 //! The workstation's commands: they print, and return the exit code.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use time::OffsetDateTime;
 
 use crate::cluster::target::Target;
-use crate::cluster::{self, Cluster, Secrets};
+use crate::cluster::{self, Cluster, Expired, Secrets, SecretsFile};
 use crate::facts::{Facts, Interface};
 use crate::input::{Report, Source};
+use crate::mint::{self, Way};
 use crate::plan;
 use crate::role::NodeSpec;
+use crate::role::types::Moment;
 use crate::status::exit;
 
 fn fail(error: &dyn std::fmt::Display) -> u8 {
@@ -29,14 +31,18 @@ fn warn(report: &Report) {
     }
 }
 
-pub fn new(folder: &Path, example: Option<&str>) -> u8 {
-    match cluster::new::create(folder, example, OffsetDateTime::now_utc()) {
+pub fn new(folder: &Path, example: Option<&str>, recipients: &[String], files: &[PathBuf]) -> u8 {
+    let recipients = match cluster::sealed::recipients(recipients, files) {
+        Ok(recipients) => recipients,
+        Err(report) => return reject(&report),
+    };
+    match cluster::new::create_for(folder, example, recipients, OffsetDateTime::now_utc()) {
         Ok(paths) => {
             for path in &paths {
                 println!("wrote {}", path.display());
             }
             println!(
-                "next: edit cluster.toml, then `kindling render` in the same folder; keep secrets.toml safe and private"
+                "next: edit cluster.toml, then `kindling render` in the same folder; keep the secrets safe and private"
             );
             exit::DONE
         }
@@ -44,11 +50,29 @@ pub fn new(folder: &Path, example: Option<&str>) -> u8 {
     }
 }
 
-pub fn renew(folder: &Path) -> u8 {
-    let path = folder.join("secrets.toml");
-    match cluster::new::renew(&path, OffsetDateTime::now_utc()) {
+pub fn renew(secrets: &SecretsFile) -> u8 {
+    match cluster::new::renew(secrets, OffsetDateTime::now_utc()) {
         Ok(()) => {
-            println!("{} has a new bootstrap token and a new administrator's certificate", path.display());
+            println!(
+                "{} has a new bootstrap token and a new administrator's certificate",
+                secrets.path().display()
+            );
+            exit::DONE
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+pub fn rotate(secrets: &SecretsFile) -> u8 {
+    match cluster::new::rotate(secrets, OffsetDateTime::now_utc()) {
+        Ok(()) => {
+            println!(
+                "{} has a new bootstrap token, a new administrator's certificate, and new passwords for VRRP and haproxy's page\n\
+                 the CAs and the service accounts' keys are those of before: a cluster that is up goes on\n\
+                 next: `kindling render`. A machine that runs knows the new passwords when it boots with its new seed; until then\n\
+                 old and new ones work together: VRRP version 3 sends no password, and each haproxy asks for its own",
+                secrets.path().display()
+            );
             exit::DONE
         }
         Err(error) => fail(&error),
@@ -56,10 +80,18 @@ pub fn renew(folder: &Path) -> u8 {
 }
 
 /// Both files, or the exit code after every mistake in both was told.
-fn load(cluster_file: &Path, secrets_file: &Path) -> Result<(Cluster, Secrets), u8> {
+fn load(cluster_file: &Path, secrets_file: &SecretsFile) -> Result<(Cluster, Secrets), u8> {
+    load_with(cluster_file, secrets_file, Expired::Refused)
+}
+
+fn load_with(
+    cluster_file: &Path,
+    secrets_file: &SecretsFile,
+    expired: Expired,
+) -> Result<(Cluster, Secrets), u8> {
     let cluster = cluster::load(cluster_file);
     let known = cluster.as_ref().ok().map(|(cluster, _)| cluster);
-    let secrets = Secrets::load(secrets_file, known, OffsetDateTime::now_utc());
+    let secrets = Secrets::load_with(secrets_file, known, OffsetDateTime::now_utc(), expired);
     match (cluster, secrets) {
         (Ok((cluster, warnings)), Ok((secrets, more))) => {
             warn(&warnings);
@@ -77,18 +109,33 @@ fn load(cluster_file: &Path, secrets_file: &Path) -> Result<(Cluster, Secrets), 
 
 pub fn render(
     cluster_file: &Path,
-    secrets_file: &Path,
+    secrets_file: &SecretsFile,
     out: &Path,
     node: Option<&str>,
     target: Option<Target>,
+    way: &Way,
 ) -> u8 {
-    let (cluster, secrets) = match load(cluster_file, secrets_file) {
+    // Of a single node it may be the cluster that makes its token.
+    let expired = if node.is_some() { Expired::Token } else { Expired::Refused };
+    let (cluster, secrets) = match load_with(cluster_file, secrets_file, expired) {
         Ok(both) => both,
         Err(code) => return code,
     };
-    let written = match target {
-        Some(target) => cluster::target::all(&cluster, &secrets, out, node, target),
-        None => cluster::render::all(&cluster, &secrets, out, node),
+    let minted = match node.and_then(|name| cluster.node(name)).filter(|node| node.role.runs_kubelet()) {
+        Some(node) => match mint_for(&cluster, &secrets, node, way) {
+            Ok(minted) => minted.map(|minted| (node, minted)),
+            Err(code) => return code,
+        },
+        None => None,
+    };
+    let written = match (target, &minted) {
+        (Some(target), Some((_, minted))) => {
+            let secrets = cluster::render::with_token(&cluster, secrets, minted);
+            cluster::target::all(&cluster, &secrets, out, node, target)
+        }
+        (Some(target), None) => cluster::target::all(&cluster, &secrets, out, node, target),
+        (None, Some((node, minted))) => cluster::render::later(&cluster, &secrets, out, node, minted),
+        (None, None) => cluster::render::all(&cluster, &secrets, out, node),
     };
     match written {
         Ok(written) => {
@@ -101,7 +148,54 @@ pub fn render(
     }
 }
 
-pub fn check(files: &[std::path::PathBuf], secrets: Option<&Path>, json: bool) -> u8 {
+/// A token of the cluster that is up. `None` where it does not answer and the token of the secrets is good yet.
+fn mint_for(
+    cluster: &Cluster,
+    secrets: &Secrets,
+    node: &cluster::Node,
+    way: &Way,
+) -> Result<Option<mint::Minted>, u8> {
+    let now = OffsetDateTime::now_utc();
+    let error = match mint::mint(cluster, secrets, way, now) {
+        Ok(minted) => {
+            println!(
+                "token     {}, made by the cluster, until {}",
+                minted.token.id(),
+                Moment(minted.expires)
+            );
+            if cluster.vip_holders().any(|holder| holder.name == node.name)
+                && cluster.vip_holders().count() > 1
+            {
+                println!(
+                    "note      if {} is not yet known to the other machines that may hold the VIP, it takes part in it only when they have new seeds, too; it joins all the same",
+                    node.name
+                );
+            }
+            return Ok(Some(minted));
+        }
+        Err(error) => error,
+    };
+    let again = "render where the API can be reached, or name a way to it with --server or --kubeconfig";
+    if *way != Way::Endpoint {
+        return Err(fail(&format!("{error}\n  remedy: {again}")));
+    }
+    match secrets.token_expires(cluster) {
+        Some(end) if end <= now => Err(fail(&format!(
+            "{error}; and the bootstrap token of the secrets expired at {}\n  remedy: {again}; if the cluster was never formed: `kindling new --renew`",
+            Moment(end)
+        ))),
+        end => {
+            let life = end.map_or_else(|| "for ever".to_owned(), |end| format!("until {}", Moment(end)));
+            eprintln!(
+                "kindling: {error}\n  the seed of {} has the token of the secrets, good {life}; if the cluster was formed: {again}",
+                node.name
+            );
+            Ok(None)
+        }
+    }
+}
+
+pub fn check(files: &[PathBuf], secrets: Option<&SecretsFile>, json: bool) -> u8 {
     let mut reports = Vec::new();
     let mut last = None;
     for file in files {
@@ -119,7 +213,7 @@ pub fn check(files: &[std::path::PathBuf], secrets: Option<&Path>, json: bool) -
     }
     if let Some(path) = secrets {
         reports.push(
-            Secrets::load(path, last.as_ref(), OffsetDateTime::now_utc())
+            Secrets::load_with(path, last.as_ref(), OffsetDateTime::now_utc(), Expired::Refused)
                 .map_or_else(|e| e, |(_, report)| report),
         );
     }
@@ -150,7 +244,7 @@ fn is_role_file(path: &Path) -> bool {
     }) || path.file_name().is_some_and(|name| name == "role.toml")
 }
 
-pub fn plan_node(cluster_file: &Path, secrets_file: &Path, name: &str, short: bool) -> u8 {
+pub fn plan_node(cluster_file: &Path, secrets_file: &SecretsFile, name: &str, short: bool) -> u8 {
     let (cluster, secrets) = match load(cluster_file, secrets_file) {
         Ok(both) => both,
         Err(code) => return code,

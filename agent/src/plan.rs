@@ -51,8 +51,12 @@ pub enum Action {
     /// root's kubeconfig is the administrator's.
     Kubeconfig,
     Ready(Ready),
+    /// The load balancers learn of this control plane.
+    Publish,
     /// Every API server is of the same cluster.
     OneCluster,
+    /// No secret that this machine needs no more stays on it.
+    Scrub,
 }
 
 /// A file to be written whole. The content of a secret one is never shown.
@@ -93,6 +97,7 @@ pub const DISCOVERY_FILE: &str = "/etc/kindling/discovery.conf";
 
 /// Runs [`crate::endpoint`].
 const WATCHER: &str = "kindling-endpoint.service";
+pub const KEEPALIVED: &str = "keepalived.service";
 
 /// The bring-up of a node, in the order in which it happens.
 pub fn plan(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
@@ -150,8 +155,10 @@ pub fn plan(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
     }
     steps.push(ready(spec));
     if spec.control_plane().is_some() {
+        steps.push(step("publish", "the load balancers learn of this API server", Action::Publish));
         steps.push(step("one-cluster", "every API server is of one cluster", Action::OneCluster));
     }
+    steps.push(step("scrub", "no secret stays that this machine needs no more", Action::Scrub));
     steps
 }
 
@@ -214,12 +221,17 @@ fn endpoint(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
         steps.push(step("vip", format!("nobody else holds {vip}"), Action::VipFree(question)));
         if let Some(text) = render::watched(spec) {
             let service = Service::new(WATCHER, vec![FileSpec::public(crate::endpoint::CONFIG_FILE, text)]);
-            steps.push(step("endpoint", "what decides who holds the VIP", Action::Service(service)));
+            steps.push(step(
+                "endpoint",
+                "what decides who holds the VIP, and learns of later API servers",
+                Action::Service(service),
+            ));
         }
         let files =
             vec![FileSpec::public("/etc/keepalived/keepalived.conf", render::keepalived(spec, interface))];
-        let service = Service::new("keepalived.service", files)
-            .checked_by("keepalived", &["--config-test", "--use-file"]);
+        let service = Service::new(KEEPALIVED, files)
+            .checked_by("keepalived", &["--config-test", "--use-file"])
+            .unless(crate::step::vip::WAITS);
         steps.push(step("keepalived", format!("keepalived for {vip}"), Action::Service(service)));
     }
     steps
@@ -338,7 +350,7 @@ fn ready(spec: &NodeSpec) -> Step {
         None => {
             let watcher = render::watched(spec).map(|_| WATCHER);
             let proxy = spec.proxy().map(|proxy| proxy_unit(proxy.kind));
-            let services = proxy.into_iter().chain(["keepalived.service"]).chain(watcher).collect();
+            let services = proxy.into_iter().chain([KEEPALIVED]).chain(watcher).collect();
             step("ready", "the proxy and keepalived run", Action::Ready(Ready::Services(services)))
         }
     }

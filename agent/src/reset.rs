@@ -2,6 +2,7 @@
 //!
 //! The cluster first, this machine second, the role file last: a reset that was interrupted is repeated.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::etcd::{Etcd, Member, member_at};
 use crate::host::{Command, Host, exists};
 use crate::lease;
 use crate::plan::proxy_unit;
+use crate::published;
 use crate::render::peer_url;
 use crate::role::types::KubernetesVersion;
 use crate::role::{NodeSpec, Role};
@@ -37,6 +39,8 @@ pub struct Reset {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
     Drain,
+    /// Of the list that load balancers read.
+    Withdraw,
     EtcdMember,
     Node,
     Kubeadm,
@@ -50,6 +54,7 @@ impl Part {
         let name = &spec.name;
         match self {
             Self::Drain => format!("drain the Node {name}: its pods go elsewhere"),
+            Self::Withdraw => "take this API server out of the load balancers' list".into(),
             Self::EtcdMember => {
                 "remove this machine's etcd member, if the others have a quorum without it".into()
             }
@@ -78,6 +83,9 @@ const KINDLING_FILES: &[&str] = &[
     "/run/kindling/endpoint",
     "/etc/kindling/kubeadm.yaml",
     "/etc/kindling/discovery.conf",
+    "/var/lib/kindling/servers.json",
+    "/var/lib/kindling/nginx-servers.conf",
+    "/var/lib/kindling/vrrp-waits",
     "/var/lib/kindling/joining",
     "/var/lib/kindling/init-grant",
     "/var/lib/kindling/etcd-removed",
@@ -93,6 +101,9 @@ pub fn parts(spec: &NodeSpec, host: &dyn Host, force: bool) -> Vec<Part> {
     if spec.kubernetes().is_some() {
         if joined && !force {
             parts.push(Part::Drain);
+            if spec.control_plane().is_some() {
+                parts.push(Part::Withdraw);
+            }
             if exists(host, ETCD_MANIFEST) {
                 parts.push(Part::EtcdMember);
             }
@@ -218,6 +229,7 @@ impl Reset {
                     result => result,
                 }
             }
+            Part::Withdraw => withdraw(spec, host),
             Part::EtcdMember => remove_member(spec, host, tell),
             Part::Node => self.kubectl(host, &["delete", "node", name, "--ignore-not-found"]),
             Part::Kubeadm => self.reset_kubeadm(spec, host),
@@ -240,6 +252,17 @@ fn remove_file(host: &dyn Host, path: &Path) -> Result<(), StepError> {
     host.remove(path).map_err(|error| StepError::file("remove", path, &error))
 }
 
+fn withdraw(spec: &NodeSpec, host: &dyn Host) -> Result<(), StepError> {
+    let Some(role) = spec.control_plane() else { return Ok(()) };
+    let access = Access::new(host, spec, role)?;
+    published::set(&access, &spec.name, None).map_err(|error| {
+        StepError::passing(
+            error.to_string(),
+            "mend it and run the reset again; if the cluster is gone for good: --force",
+        )
+    })
+}
+
 /// etcd's CA, and the machines of its other members.
 fn etcd_of(spec: &NodeSpec) -> Option<(Pair, Vec<Ipv4Addr>)> {
     match &spec.role {
@@ -259,6 +282,10 @@ fn members_without<'a>(
 ) -> Result<(Etcd<'a>, Ipv4Addr, Vec<Member>), StepError> {
     let (ca, peers) = etcd_of(spec).expect("only machines with an etcd member come here");
     let etcd = Etcd::new(host, &ca)?;
+    // Its own member knows those that came after its role file.
+    let known = etcd.members(spec.address()).unwrap_or_default();
+    let later = known.iter().filter_map(Member::address).filter(|ip| *ip != spec.address());
+    let peers: BTreeSet<Ipv4Addr> = peers.into_iter().chain(later).collect();
     let told = peers.iter().find_map(|peer| Some((*peer, etcd.members(*peer).ok()?)));
     let Some((teller, members)) = told else {
         return Err(StepError::lasting(

@@ -260,3 +260,75 @@ fn the_seed_disk_is_labelled_and_holds_the_three_files() {
         assert!(good && text.contains(" LABEL=\"CIDATA\"") && text.contains(" TYPE=\"vfat\""), "{text}");
     }
 }
+
+/// A character for each byte: texts are searched much faster than bytes.
+fn latin1(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| char::from(*byte)).collect()
+}
+
+/// Every secret in each form that a file could have it in: as text, in base64 (once and twice), DER and hex.
+fn forms(secret: &str) -> Vec<Vec<u8>> {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    let mut forms = vec![secret.trim_end().as_bytes().to_vec(), STANDARD.encode(secret).into_bytes()];
+    let body: String = secret.lines().filter(|line| !line.starts_with("-----")).collect();
+    if body != secret {
+        // PEM: its lines and its body alone, and what they encode
+        let der = STANDARD.decode(&body).unwrap();
+        let hex: String = der.iter().map(|byte| format!("{byte:02x}")).collect();
+        // the private number lies in the middle of it, whatever stands around
+        let middle = der[der.len() / 3..der.len() / 3 + 24].to_vec();
+        forms.extend(
+            secret.lines().filter(|l| l.len() >= 40 && !l.starts_with('-')).map(|l| l.as_bytes().to_vec()),
+        );
+        forms.extend([hex.to_uppercase().into_bytes(), hex.into_bytes(), body.into_bytes(), middle, der]);
+    } else {
+        let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+        forms.push(hex.into_bytes());
+    }
+    forms
+}
+
+#[test]
+fn the_seeds_of_workers_and_load_balancers_hold_no_key_in_any_form() {
+    for name in ["lecture", "stacked", "external-etcd", "demo"] {
+        let cluster = example(name);
+        let keys = [
+            ("the CA's key", REAL.ca.key.expose()),
+            ("the front proxy CA's key", REAL.front_proxy_ca.key.expose()),
+            ("etcd's CA's key", REAL.etcd_ca.key.expose()),
+            ("the service accounts' key", REAL.service_account.key.expose()),
+            ("the administrator's key", REAL.admin.key.expose()),
+        ];
+        let (_, token) = REAL.token.expose().split_once('.').unwrap();
+        for node in &cluster.nodes {
+            let worker = node.role == RoleName::Worker;
+            let balancer = node.role == RoleName::LoadBalancer;
+            if !worker && !balancer {
+                continue;
+            }
+            let mut secrets: Vec<(&str, &str)> = keys.to_vec();
+            if balancer {
+                secrets.push(("the token", token));
+            } else {
+                secrets.push(("the VRRP password", REAL.vrrp_password.expose()));
+                secrets.push(("the password of the page", REAL.stats_password.expose()));
+            }
+            for output in render::outputs(&cluster, &REAL, Some(node.name.as_str())).unwrap() {
+                let text = latin1(&output.bytes);
+                for (what, secret) in &secrets {
+                    for form in forms(secret) {
+                        let found = text.contains(&latin1(&form));
+                        assert!(!found, "{name}: {what} is in {}", output.path.display());
+                    }
+                }
+            }
+        }
+        // The search finds what is there.
+        let first = cluster.nodes.iter().find(|n| n.first).unwrap();
+        let outputs = render::outputs(&cluster, &REAL, Some(first.name.as_str())).unwrap();
+        let disk = outputs.iter().find(|o| o.path.ends_with("seed.img")).unwrap();
+        let text = latin1(&disk.bytes);
+        assert!(forms(REAL.ca.key.expose()).iter().any(|form| text.contains(&latin1(form))));
+    }
+}

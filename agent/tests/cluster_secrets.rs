@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use cluster_support::*;
-use kindling::cluster::{Cluster, Secrets, new};
+use kindling::cluster::{Cluster, Secrets, SecretsFile, new};
 use kindling::input::{Report, Source};
 use time::Duration;
 
@@ -231,7 +231,7 @@ fn renewing_replaces_what_ends_and_nothing_else() {
     let (old, _) = Secrets::load(&path, None, NOW).unwrap();
     let later = NOW + Duration::days(400);
     assert!(Secrets::load(&path, Some(&cluster), later).is_err());
-    new::renew(&path, later).unwrap();
+    new::renew(&SecretsFile::new(&path, None), later).unwrap();
     let (renewed, report) = Secrets::load(&path, Some(&cluster), later).unwrap_or_else(|r| panic!("{r}"));
     assert!(report.problems.is_empty(), "{report}");
     assert_ne!(renewed.token, old.token);
@@ -239,6 +239,21 @@ fn renewing_replaces_what_ends_and_nothing_else() {
     assert_eq!(renewed.ca.certificate, old.ca.certificate);
     assert_eq!(renewed.service_account.public, old.service_account.public);
     assert_eq!(renewed.vrrp_password, old.vrrp_password);
+}
+
+#[test]
+fn rotating_replaces_the_passwords_too_and_keeps_the_cluster() {
+    let scratch = Scratch::new();
+    new::create(&scratch.path("c"), None, NOW).unwrap();
+    let path = scratch.path("c/secrets.toml");
+    let (old, _) = Secrets::load(&path, None, NOW).unwrap();
+    new::rotate(&SecretsFile::new(&path, None), NOW).unwrap();
+    let (new, _) = Secrets::load(&path, None, NOW).unwrap();
+    assert_ne!(new.token, old.token);
+    assert_ne!(new.vrrp_password, old.vrrp_password);
+    assert_ne!(new.stats_password, old.stats_password);
+    assert_eq!((new.ca.key, new.etcd_ca.key), (old.ca.key, old.etcd_ca.key));
+    assert_eq!(new.service_account.key, old.service_account.key);
 }
 
 #[test]

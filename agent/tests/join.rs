@@ -94,3 +94,45 @@ fn a_kubelet_whose_certificate_nobody_signed_is_joined_again() {
         );
     }
 }
+
+/// The seed was rendered by secrets whose token has expired since, or is good for long.
+fn with_token_until(host: &kindling::host::fake::Fake, seconds: i64) -> kindling::role::NodeSpec {
+    use kindling::role::types::Moment;
+    let mut spec = spec("w1");
+    let end = kindling::host::date(host) + time::Duration::seconds(seconds);
+    let kindling::role::Role::Worker(worker) = &mut spec.role else { panic!("w1 is a worker") };
+    worker.token_expires = Some(Moment(end));
+    spec
+}
+
+#[test]
+fn a_token_that_expired_is_told_with_its_end_and_the_way_to_a_new_one() {
+    let host = machine("w1");
+    host.cluster.borrow_mut().token_is_unknown = true;
+    let failure = run(&with_token_until(&host, -3600), &host).failure.expect("it must fail");
+    let cause = &failure.cause;
+    assert_eq!(failure.step, "join");
+    assert!(cause.contains("of this seed expired at 2030-03-17T"), "{cause}");
+    assert!(
+        failure.remedy.starts_with("`kindling render --node w1` on the workstation"),
+        "{}",
+        failure.remedy
+    );
+    assert!(!failure.retry, "waiting cannot help");
+    assert!(
+        host.now() < Duration::from_secs(120),
+        "it waited {:?} for a token that does not come",
+        host.now()
+    );
+    assert!(!host.log.borrow().iter().any(|l| l.starts_with("run kubeadm join")));
+}
+
+#[test]
+fn a_token_that_was_removed_may_be_made_again() {
+    let host = machine("w1");
+    host.cluster.borrow_mut().token_is_unknown = true;
+    let failure = run(&with_token_until(&host, 3600), &host).failure.expect("it must fail");
+    assert!(failure.cause.contains("which would live until") && failure.retry, "{failure:?}");
+    host.cluster.borrow_mut().token_is_unknown = false;
+    assert_eq!(run(&with_token_until(&host, 3600), &host).state, State::Done);
+}

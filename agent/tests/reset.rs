@@ -19,7 +19,9 @@ fn reset(force: bool) -> Reset {
 /// A control plane that joined a cluster of three.
 fn member() -> Fake {
     let host = machine("cp2");
+    host.cluster.borrow_mut().published = Some([("cp9".to_owned(), "10.0.0.19".to_owned())].into());
     run(&spec("cp2"), &host);
+    assert!(host.cluster.borrow().published.as_ref().is_some_and(|list| list["cp2"] == "10.0.0.12"));
     host.cluster.borrow_mut().members.push(("cp3".into(), "https://10.0.0.13:2380".into()));
     host.put(ROLE_FILE, "role");
     host
@@ -43,14 +45,16 @@ fn a_control_plane_leaves_the_cluster_and_the_machine_clean() {
     reset(false).run(&spec, &host, &mut |_| {}).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(members(&host), ["cp1", "cp3"]);
     assert_eq!(left(&host), IMAGES_OWN);
+    assert_eq!(host.cluster.borrow().published, Some([("cp9".to_owned(), "10.0.0.19".to_owned())].into()));
     let log = host.log.borrow().join("\n");
     let order = [
         "kubectl --kubeconfig /etc/kubernetes/admin.conf drain cp2",
+        "Patch /api/v1/namespaces/kube-public/configmaps/kindling-endpoints",
         "/v3/cluster/member/remove",
         "delete node cp2",
         "kubeadm reset",
     ];
-    let places: Vec<_> = order.iter().map(|what| log.find(what)).collect();
+    let places: Vec<_> = order.iter().map(|what| log.rfind(what)).collect();
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}: {log}");
 }
 

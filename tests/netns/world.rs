@@ -255,6 +255,15 @@ impl World {
         child.wait().unwrap();
     }
 
+    /// The processes of this name on a machine, as this machine numbers them.
+    pub fn pids(&self, machine: &str, name: &str) -> Vec<u32> {
+        let args = ["netns", "pids", &self.namespace(machine)];
+        let output = Command::new("ip").args(args).output().unwrap();
+        let is_it =
+            |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
+        String::from_utf8_lossy(&output.stdout).lines().filter_map(|l| l.parse().ok()).filter(is_it).collect()
+    }
+
     /// Who has the VIP on its interface.
     pub fn holders(&self) -> Vec<String> {
         let vip = format!(" {}/", self.cluster.endpoint.vip.unwrap().address);

@@ -15,6 +15,7 @@ pub mod pki;
 pub mod placement;
 mod read;
 pub mod render;
+pub mod sealed;
 mod secrets;
 pub mod seed;
 pub mod target;
@@ -31,7 +32,8 @@ pub use derive::{default_mac, default_vrid, vmware_mac};
 pub use file::FileError;
 pub use kubeconfig::kubeconfig;
 pub use pki::{KeyPairPem, Leaf, Pair, PkiError, end_of, issue, outdated};
-pub use secrets::Secrets;
+pub use sealed::SecretsFile;
+pub use secrets::{Expired, Secrets, new_token};
 
 /// The port of every API server, which kubeadm's `bindPort` defaults to.
 pub const API_PORT: u16 = 6443;

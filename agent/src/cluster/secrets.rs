@@ -8,19 +8,31 @@ use std::path::Path;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
+use super::Cluster;
+use super::file::FileError;
 use super::pki::{self, Flaw, KeyPairPem, Pair, PkiError};
-use super::{Cluster, file};
+use super::sealed::{self, SecretsFile};
 use crate::input::{Report, Section, Source};
 use crate::role::types::{BootstrapToken, Secret};
 
 /// The newest secrets file version this binary reads.
 const VERSION: i64 = 1;
 
-const RENEW: &str = "make a new one with `kindling new --renew`; a cluster that is up already must be told \
-                     of a new token: `kubeadm token create TOKEN` on a control plane";
+const RENEW: &str = "before the cluster is formed: make a new one with `kindling new --renew`; for a node of a cluster \
+                     that is up: `kindling render --node NAME` has the cluster make one";
 const ANEW: &str = "take the file from a backup, or make a new one in another folder with `kindling new`: \
                     a cluster that is up already knows only its own keys";
 const REGISTRY: &str = "write [registries.\"HOST\"] password = \"...\"";
+
+/// What is done about what has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expired {
+    Refused,
+    /// The token is replaced by one that the cluster makes, or looked at again.
+    Token,
+    /// All of it is replaced.
+    All,
+}
 
 /// Validated secrets. Their `Debug` shows none of them.
 #[derive(Debug, Clone)]
@@ -38,6 +50,8 @@ pub struct Secrets {
     pub admin: Pair,
     /// Passwords by the registry's host, as in the cluster file.
     pub registries: BTreeMap<String, Secret>,
+    /// Age recipients that the file is encrypted for; a plain file has none.
+    pub recipients: Vec<String>,
 }
 
 impl Secrets {
@@ -56,6 +70,7 @@ impl Secrets {
             admin: pki::admin(&ca, now)?,
             ca,
             registries: BTreeMap::new(),
+            recipients: Vec::new(),
         })
     }
 
@@ -65,6 +80,30 @@ impl Secrets {
         Ok(Self { token: new_token()?, token_made: now, admin: pki::admin(&self.ca, now)?, ..self })
     }
 
+    /// As [`Secrets::renewed`], with new passwords, too: all that may be another one in a cluster that is up.
+    pub fn rotated(self, now: OffsetDateTime) -> Result<Self, PkiError> {
+        Ok(Self {
+            vrrp_password: Secret::new(pki::password(8)?),
+            stats_password: Secret::new(pki::password(24)?),
+            ..self.renewed(now)?
+        })
+    }
+
+    /// The file's bytes: encrypted where it has recipients.
+    pub fn to_file(&self, path: &Path) -> Result<Vec<u8>, FileError> {
+        let text = self.to_toml();
+        if self.recipients.is_empty() {
+            return Ok(text.expose().as_bytes().to_vec());
+        }
+        sealed::seal(&text, &self.recipients, path)
+    }
+
+    /// When the token ends at the latest, as long as the cluster has not begun to count itself.
+    pub fn token_expires(&self, cluster: &Cluster) -> Option<OffsetDateTime> {
+        let life = Duration::hours(i64::from(cluster.token_ttl_hours));
+        (!life.is_zero()).then(|| self.token_made + life)
+    }
+
     /// Reads and validates a secrets file, which must be its owner's alone. With a cluster also whether
     /// the two fit, and whether the token would be refused at `now`.
     pub fn load(
@@ -72,14 +111,17 @@ impl Secrets {
         cluster: Option<&Cluster>,
         now: OffsetDateTime,
     ) -> Result<(Self, Report), Report> {
-        let source = file::read_private(path, "make one with `kindling new`, or name it with --secrets")?;
-        Self::parse(source, cluster, now)
+        Self::load_with(&SecretsFile::new(path, None), cluster, now, Expired::Refused)
     }
 
-    /// As [`Secrets::load`], for `--renew`: what has ended is no problem, as it is replaced.
-    pub fn load_to_renew(path: &Path, now: OffsetDateTime) -> Result<(Self, Report), Report> {
-        let source = file::read_private(path, "make one with `kindling new`, or name it with --secrets")?;
-        crate::input::read(source, |root| read(root, None, now, true))
+    /// As [`Secrets::load`], where something may have ended.
+    pub fn load_with(
+        from: &SecretsFile,
+        cluster: Option<&Cluster>,
+        now: OffsetDateTime,
+        expired: Expired,
+    ) -> Result<(Self, Report), Report> {
+        crate::input::read(from.read()?, |root| read(root, cluster, now, expired))
     }
 
     pub fn parse(
@@ -87,7 +129,7 @@ impl Secrets {
         cluster: Option<&Cluster>,
         now: OffsetDateTime,
     ) -> Result<(Self, Report), Report> {
-        crate::input::read(source, |root| read(root, cluster, now, false))
+        crate::input::read(source, |root| read(root, cluster, now, Expired::Refused))
     }
 
     /// The text that [`Secrets::parse`] reads back.
@@ -99,6 +141,13 @@ impl Secrets {
         );
         let made = self.token_made.format(&Rfc3339).expect("RFC 3339 knows every year that a clock shows");
         let mut line = |line: std::fmt::Arguments<'_>| text_line(&mut text, line);
+        if !self.recipients.is_empty() {
+            let list: Vec<String> = self.recipients.iter().map(|r| format!("\"{r}\"")).collect();
+            line(format_args!(
+                "# This file is encrypted for these whenever Kindling writes it.\nage_recipients = [{}]",
+                list.join(", ")
+            ));
+        }
         line(format_args!("\n# Lets nodes join. `kindling new --renew` makes a new one."));
         line(format_args!("[token]\nvalue = \"{}\"\nmade = {made}", self.token.expose()));
         line(format_args!("\n[vrrp]\npassword = \"{}\"", self.vrrp_password.expose()));
@@ -139,7 +188,7 @@ fn whole_seconds(now: OffsetDateTime) -> OffsetDateTime {
     now.to_offset(time::UtcOffset::UTC).replace_nanosecond(0).expect("0 is a number of nanoseconds")
 }
 
-fn new_token() -> Result<BootstrapToken, PkiError> {
+pub fn new_token() -> Result<BootstrapToken, PkiError> {
     let text = format!("{}.{}", pki::password(6)?, pki::password(16)?);
     Ok(text.parse().expect("the alphabet is the token's"))
 }
@@ -148,7 +197,7 @@ fn read(
     root: &mut Section<'_, '_>,
     cluster: Option<&Cluster>,
     now: OffsetDateTime,
-    renewing: bool,
+    expired: Expired,
 ) -> Option<Secrets> {
     if let Some(version) = root.required::<i64>("version", "write version = 1 as the first line")
         && version != VERSION
@@ -159,14 +208,15 @@ fn read(
             "use the kindling that wrote it, or a newer one",
         );
     }
-    let token = root.required_section("token", ANEW).map(|s| read_token(s, cluster, now, renewing));
+    let recipients = root.optional("age_recipients", "write a list of age1...");
+    let token = root.required_section("token", ANEW).map(|s| read_token(s, cluster, now, expired));
     let vrrp_password = root.required_section("vrrp", ANEW).and_then(|s| read_password(s, 8));
     let stats_password = root.required_section("stats", ANEW).and_then(|s| read_password(s, 64));
     let registries = root.section("registries").map(read_registries).unwrap_or_default();
     if let Some(cluster) = cluster {
         check_registries(root, cluster, &registries);
     }
-    let pki = root.required_section("pki", ANEW).and_then(|s| read_pki(s, now, renewing));
+    let pki = root.required_section("pki", ANEW).and_then(|s| read_pki(s, now, expired));
     let (token, token_made) = token??;
     let [ca, front_proxy_ca, etcd_ca, admin, sa] = pki?;
     Some(Secrets {
@@ -183,6 +233,7 @@ fn read(
             .into_iter()
             .map(|(host, password)| Some((host, password?)))
             .collect::<Option<_>>()?,
+        recipients: recipients.unwrap_or_default(),
     })
 }
 
@@ -190,7 +241,7 @@ fn read_token(
     mut s: Section<'_, '_>,
     cluster: Option<&Cluster>,
     now: OffsetDateTime,
-    renewing: bool,
+    expired: Expired,
 ) -> Option<(BootstrapToken, OffsetDateTime)> {
     let value = s.required_secret("value", RENEW);
     let made: Option<toml::value::Datetime> =
@@ -202,7 +253,7 @@ fn read_token(
         }
         time.ok()
     });
-    if let (Some(made), Some(cluster), false) = (made, cluster, renewing) {
+    if let (Some(made), Some(cluster), Expired::Refused) = (made, cluster, expired) {
         let life = Duration::hours(i64::from(cluster.token_ttl_hours));
         if !life.is_zero() && made + life <= now {
             s.error(
@@ -279,7 +330,7 @@ fn check_registries(root: &Section<'_, '_>, cluster: &Cluster, passwords: &BTree
 }
 
 /// The three CAs, the administrator's certificate and the service accounts' keys, in this order.
-fn read_pki(mut s: Section<'_, '_>, now: OffsetDateTime, renewing: bool) -> Option<[Pair; 5]> {
+fn read_pki(mut s: Section<'_, '_>, now: OffsetDateTime, expired: Expired) -> Option<[Pair; 5]> {
     let mut pair = |certificate: &str, key: &str| {
         let certificate: Option<String> = s.required(certificate, ANEW);
         let key: Option<Secret> = s.required_secret(key, ANEW);
@@ -297,7 +348,7 @@ fn read_pki(mut s: Section<'_, '_>, now: OffsetDateTime, renewing: bool) -> Opti
         }
         warn_of_end(&s, name, &pair.certificate, now);
     }
-    if let (Some(ca), Some(admin), false) = (&ca, &admin, renewing) {
+    if let (Some(ca), Some(admin), true) = (&ca, &admin, expired != Expired::All) {
         for flaw in pki::check_client(&admin.certificate, &admin.key, &ca.certificate, now) {
             report(&s, "admin", flaw, "make a new one with `kindling new --renew`");
         }

@@ -4,13 +4,21 @@
 //! It also follows a number in a file by inotify (`track_file` in keepalived.conf(5)) and adds it to its
 //! priority: this process writes that number. What it *checks* is told apart in [`health`], what it *writes*
 //! is decided in [`weight`]: both are pure. keepalived says who holds the VIP through a FIFO.
+//!
+//! Beside that it tells the proxy of API servers that came when it ran already ([`learn`]).
 
+mod haproxy;
 mod health;
+mod learn;
+mod nginx;
 mod probe;
 mod watch;
 mod weight;
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use crate::role::types::{DnsName, ProxyKind};
 
 pub use watch::{moves, run};
 pub use weight::PENALTY;
@@ -44,8 +52,21 @@ pub fn vip_of(line: &str) -> Option<bool> {
 pub struct Config {
     /// The proxy's own word, by plain HTTP on this machine, or the local API server's, verified against
     /// the cluster's CA.
-    pub check: Check,
-    pub address: SocketAddr,
+    ///
+    /// Absent where no other machine may hold the VIP.
+    pub check: Option<Check>,
+    pub address: Option<SocketAddr>,
+    /// Present where a proxy runs.
+    pub servers: Option<Servers>,
+}
+
+/// What the proxy leads to.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Servers {
+    pub proxy: ProxyKind,
+    /// Those of the role file.
+    pub given: BTreeMap<DnsName, Ipv4Addr>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]

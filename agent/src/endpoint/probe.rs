@@ -4,8 +4,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use super::Check;
 use super::health::{Outcome, Rules};
-use super::{Check, Config};
 use crate::kube::{Credentials, Kube, KubeError, Server};
 use crate::render::HEALTH_PATH;
 
@@ -23,13 +23,13 @@ enum Target {
 }
 
 impl Probe {
-    pub fn new(config: &Config, rules: Rules, ca: &str) -> Result<Self, KubeError> {
-        let target = match (config.check, config.address.ip()) {
+    pub fn new(check: Check, address: SocketAddr, rules: Rules, ca: &str) -> Result<Self, KubeError> {
+        let target = match (check, address.ip()) {
             (Check::ApiServer, IpAddr::V4(ip)) => {
-                let server = Server::at(ca, ip, config.address.port());
+                let server = Server::at(ca, ip, address.port());
                 Target::ApiServer(Box::new(Kube::new(server, Credentials::Anonymous, rules.deadline)?))
             }
-            _ => Target::Proxy(config.address),
+            _ => Target::Proxy(address),
         };
         Ok(Self { rules, target })
     }

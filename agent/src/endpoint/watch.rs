@@ -17,7 +17,7 @@ use nix::time::{ClockId, clock_gettime};
 use super::health::{Health, Outcome, Rules};
 use super::probe::Probe;
 use super::weight::weight;
-use super::{CONFIG_FILE, Config, FIFO, FOLDER, WEIGHT_FILE, vip_line};
+use super::{CONFIG_FILE, Config, FIFO, FOLDER, WEIGHT_FILE, learn, vip_line};
 use crate::host::Host;
 use crate::host::linux::Linux;
 use crate::status::VipMove;
@@ -57,15 +57,30 @@ pub fn run(ca_file: &Path) -> io::Result<()> {
     let config = fs::read_to_string(CONFIG_FILE)?;
     let config: Config = toml::from_str(&config).map_err(|error| other(format!("{CONFIG_FILE}: {error}")))?;
     let ca = fs::read_to_string(ca_file)?;
-    let rules = Rules::of(config.check);
-    let probe = Probe::new(&config, rules, &ca).map_err(|error| other(error.to_string()))?;
     fs::create_dir_all(FOLDER)?;
+    if let Some(servers) = config.servers {
+        let ca = ca.clone();
+        thread::spawn(move || learn::run(&servers, &ca));
+    }
+    let (Some(check_what), Some(address)) = (config.check, config.address) else { only_learn() };
+    let rules = Rules::of(check_what);
+    let probe = Probe::new(check_what, address, rules, &ca).map_err(|error| other(error.to_string()))?;
 
     let (send, receive) = channel();
     let states = send.clone();
     thread::spawn(move || listen(&states));
     thread::spawn(move || check(&probe, &send));
     decide(&receive, rules)
+}
+
+/// Nothing has to be decided on the only machine that may hold the VIP.
+fn only_learn() -> ! {
+    let systemd = Systemd::new();
+    systemd.tell("READY=1");
+    loop {
+        systemd.tell("WATCHDOG=1");
+        thread::sleep(Duration::from_secs(1));
+    }
 }
 
 fn check(probe: &Probe, send: &Sender<Event>) {

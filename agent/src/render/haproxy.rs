@@ -2,12 +2,21 @@
 
 use std::fmt::Write;
 
-use super::{API_PORT, CA_FILE, WRITTEN_BY};
+use super::{API_PORT, WRITTEN_BY};
 use crate::role::NodeSpec;
 use crate::role::types::ProxyKind;
 
 /// Answers 200 on the statistics' port, without a password, while a control plane is healthy.
 pub const HEALTH_PATH: &str = "/healthz";
+
+/// Where the servers' names are unique, and where haproxy is told of others at run time.
+pub const HAPROXY_BACKEND: &str = "control-planes";
+pub const HAPROXY_SOCKET: &str = "/run/haproxy/admin.sock";
+/// How every server is checked; a server that is added at run time has no defaults.
+pub const HAPROXY_CHECKS: [&str; 2] = [
+    "check check-ssl verify required ca-file /etc/kindling/ca.crt",
+    "inter 500ms fastinter 250ms fall 3 rise 2 on-marked-down shutdown-sessions",
+];
 
 /// The user of the statistics' page.
 const STATS_USER: &str = "kindling";
@@ -31,7 +40,7 @@ global
     # Standard output is the journal; the level in front of each line is its priority.
     log stdout format short daemon info
     chroot /var/lib/haproxy
-    stats socket /run/haproxy/admin.sock mode 660 level admin expose-fd listeners
+    stats socket {HAPROXY_SOCKET} mode 660 level admin expose-fd listeners
     user haproxy
     group haproxy
     # Two descriptors each. A kubelet, its kube-proxy and its pods have some five connections a node.
@@ -55,9 +64,9 @@ frontend kubernetes-api
     # Only what went wrong: every kubectl would be a line in the journal.
     option dontlog-normal
     option clitcpka
-    default_backend control-planes
+    default_backend {HAPROXY_BACKEND}
 
-backend control-planes
+backend {HAPROXY_BACKEND}
     mode tcp
     # An API server that hangs keeps its connections, so new ones go to the others before a check says so.
     balance leastconn
@@ -73,9 +82,11 @@ backend control-planes
     option httpchk
     http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host kubernetes hdr Connection close
     http-check expect status 200
-    default-server check check-ssl verify required ca-file {CA_FILE}
-    default-server inter 500ms fastinter 250ms fall 3 rise 2 on-marked-down shutdown-sessions
-"
+    default-server {how}
+    default-server {how_often}
+",
+        how = HAPROXY_CHECKS[0],
+        how_often = HAPROXY_CHECKS[1],
     );
     for (name, address) in &proxy.servers {
         // kubeadm puts the node's name into the API server's certificate.
@@ -95,7 +106,7 @@ frontend statistics
     option dontlog-normal
     # Asked many times a second by Kindling's watcher on this machine.
     monitor-uri {HEALTH_PATH}
-    monitor fail if {{ nbsrv(control-planes) lt 1 }}
+    monitor fail if {{ nbsrv({HAPROXY_BACKEND}) lt 1 }}
     http-request auth realm Kindling unless {{ http_auth(administrators) }}
     http-request use-service prometheus-exporter if {{ path /metrics }}
     http-request redirect location /status if {{ path / }}

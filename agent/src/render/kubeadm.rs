@@ -105,7 +105,8 @@ fn init_configuration(spec: &NodeSpec, cp: &ControlPlaneRole, api: ConfigApi, en
         .with("usages", vec!["signing", "authentication"])
         .with("groups", vec!["system:bootstrappers:kubeadm:default-node-token"]);
     api.document("InitConfiguration")
-        .with("bootstrapTokens", vec![token])
+        // Without it kubeadm makes one that nobody knows, which is better than one that everybody does.
+        .with_some("bootstrapTokens", (!spec.scrubbed).then(|| vec![token]))
         .with("localAPIEndpoint", local_endpoint(spec))
         .with("nodeRegistration", registration(spec, &cp.kubernetes, api, env))
         .with_some("timeouts", timeouts(api, env))

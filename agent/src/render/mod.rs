@@ -22,18 +22,16 @@ pub use etcd::{
     ClusterState, ETCD_CLIENT_PORT, ETCD_DATA, ETCD_FILE, ETCD_PEER_PORT, ETCD_PKI, client_url, etcd,
     peer_url,
 };
-pub use haproxy::{HEALTH_PATH, haproxy};
+pub use haproxy::{HAPROXY_BACKEND, HAPROXY_CHECKS, HAPROXY_SOCKET, HEALTH_PATH, haproxy};
 pub use hosts::hosts;
 pub use keepalived::keepalived;
 pub use kernel::{modules, modules_conf, sysctl_conf, sysctls};
 pub use kubeadm::{ConfigApi, Environment, kubeadm_init, kubeadm_join};
-pub use nginx::nginx;
+pub use nginx::{NGINX_SERVERS, nginx, nginx_server};
 pub use watched::watched;
 
 /// First line of every rendered file that has comments.
 const WRITTEN_BY: &str = "# Written by Kindling from the role file: changes are lost at the next run.\n";
 
-/// Where every node keeps the cluster's CA certificate.
-const CA_FILE: &str = "/etc/kindling/ca.crt";
 /// The API server's own port on every control plane.
-const API_PORT: u16 = 6443;
+pub const API_PORT: u16 = 6443;

@@ -1,10 +1,19 @@
 //! /etc/nginx/nginx.conf with the stream module (<https://nginx.org/en/docs/stream/ngx_stream_core_module.html>).
 
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 
 use super::{API_PORT, HEALTH_PATH, WRITTEN_BY};
 use crate::role::NodeSpec;
-use crate::role::types::ProxyKind;
+use crate::role::types::{DnsName, ProxyKind};
+
+/// What [`crate::endpoint`] writes. Below /var/lib, as it must outlive a boot.
+pub const NGINX_SERVERS: &str = "/var/lib/kindling/nginx-servers.conf";
+
+/// A line of an `upstream`.
+pub fn nginx_server(name: &DnsName, address: Ipv4Addr) -> String {
+    format!("        server {address}:{API_PORT} max_fails=1 fail_timeout=5s; # {name}\n")
+}
 
 /// nginx in front of every control plane. Nothing in it is secret. Empty where the node does not run it.
 ///
@@ -39,8 +48,12 @@ stream {{
 "
     );
     for (name, address) in &proxy.servers {
-        let _ = writeln!(text, "        server {address}:{API_PORT} max_fails=1 fail_timeout=5s; # {name}");
+        text.push_str(&nginx_server(name, *address));
     }
+    let _ = writeln!(
+        text,
+        "        # Those that came later; there is no such file before.\n        include {NGINX_SERVERS}*;"
+    );
     let _ = write!(
         text,
         "    }}

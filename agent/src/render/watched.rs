@@ -1,13 +1,27 @@
-//! /etc/kindling/endpoint.toml: what the endpoint watcher ([`crate::endpoint`]) checks.
+//! /etc/kindling/endpoint.toml: what the endpoint watcher ([`crate::endpoint`]) checks and learns.
+
+use std::fmt::Write;
 
 use super::{API_PORT, WRITTEN_BY};
 use crate::role::NodeSpec;
 
-/// `None` where the VIP may not live on this node, or on no other: nothing has to be decided there. Nothing
-/// in it is secret.
+/// `None` where the VIP may not live on this node. Where it may live on no other nothing has to be decided, and
+/// without a proxy nothing is learnt. Nothing in it is secret.
 pub fn watched(spec: &NodeSpec) -> Option<String> {
-    if spec.vrrp()?.peers.is_empty() {
-        return None;
+    let decides = !spec.vrrp()?.peers.is_empty();
+    let servers = spec.proxy().map(|proxy| {
+        let mut text = format!(
+            "\n# The API servers of the role file; those that come later the cluster names.\n\
+             [servers]\nproxy = \"{}\"\n[servers.given]\n",
+            proxy.kind
+        );
+        for (name, address) in &proxy.servers {
+            let _ = writeln!(text, "\"{name}\" = \"{address}\"");
+        }
+        text
+    });
+    if !decides {
+        return servers.map(|servers| format!("{WRITTEN_BY}{}", servers.trim_start()));
     }
     let (why, check, address) = match spec.proxy() {
         Some(proxy) => (
@@ -21,5 +35,6 @@ pub fn watched(spec: &NodeSpec) -> Option<String> {
             format!("{}:{API_PORT}", spec.address()),
         ),
     };
-    Some(format!("{WRITTEN_BY}# {why}\ncheck = \"{check}\"\naddress = \"{address}\"\n"))
+    let servers = servers.unwrap_or_default();
+    Some(format!("{WRITTEN_BY}# {why}\ncheck = \"{check}\"\naddress = \"{address}\"\n{servers}"))
 }

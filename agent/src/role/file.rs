@@ -23,6 +23,9 @@ pub struct RoleFile {
     pub cluster: ClusterName,
     pub name: DnsName,
     pub role: RoleName,
+    /// The machine has joined, and what it needs no more was taken out ([`RoleFile::scrub`]).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub scrubbed: bool,
     pub kubernetes: KubernetesVersion,
     pub runtime: RuntimeName,
     pub pods: Subnet,
@@ -58,6 +61,9 @@ pub struct RoleFile {
     /// Control planes and workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<BootstrapToken>,
+    /// For the message where it is not known any more; the cluster itself counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_expires: Option<Moment>,
     pub pki: Pki,
 }
 
@@ -186,6 +192,27 @@ impl RoleFile {
         format!("# Written by `kindling render`. It holds secrets: keep it 0600.\n{body}")
     }
 
+    /// What a machine that has joined needs. A control plane's keys are in /etc/kubernetes/pki, except etcd's CA where
+    /// etcd runs on machines of its own: those who issue certificates by it have it here alone. VRRP version 3 has no
+    /// password; haproxy's page and registries still ask for theirs.
+    pub fn scrub(self) -> Self {
+        let keeps_etcd_key = self.etcd.is_some();
+        Self {
+            scrubbed: true,
+            token: None,
+            token_expires: None,
+            vrrp: self.vrrp.map(|vrrp| Vrrp { password: Secret::new("scrubbed"), ..vrrp }),
+            pki: Pki {
+                ca_key: None,
+                front_proxy_ca_key: None,
+                sa_key: None,
+                etcd_ca_key: self.pki.etcd_ca_key.filter(|_| keeps_etcd_key),
+                ..self.pki
+            },
+            ..self
+        }
+    }
+
     pub fn parse(source: Source) -> Result<(Self, Report), Report> {
         crate::input::read(source, read)
     }
@@ -207,6 +234,7 @@ fn read(root: &mut Section<'_, '_>) -> Option<RoleFile> {
     let cluster = root.required("cluster", RENDER);
     let name = root.required("name", RENDER);
     let role = root.required("role", RENDER);
+    let scrubbed = root.optional("scrubbed", RENDER);
     let kubernetes = root.required("kubernetes", RENDER);
     let runtime = root.required("runtime", RENDER);
     let pods = root.required("pods", RENDER);
@@ -229,12 +257,14 @@ fn read(root: &mut Section<'_, '_>) -> Option<RoleFile> {
     let control_plane = root.section("control_plane").map(read_control_plane);
     let etcd = root.section("etcd").map(read_etcd);
     let token = root.optional_secret("token", RENDER);
+    let token_expires = root.optional("token_expires", RENDER);
     let pki = root.required_section("pki", RENDER).and_then(read_pki);
     Some(RoleFile {
         version: version?,
         cluster: cluster?,
         name: name?,
         role: role?,
+        scrubbed: scrubbed.unwrap_or_default(),
         kubernetes: kubernetes?,
         runtime: runtime?,
         pods: pods?,
@@ -254,6 +284,7 @@ fn read(root: &mut Section<'_, '_>) -> Option<RoleFile> {
         control_plane: flip(control_plane)?,
         etcd: flip(etcd)?,
         token,
+        token_expires,
         pki: pki?,
     })
 }

@@ -2,6 +2,7 @@
 //! nothing can be planned from a file that was not validated.
 
 pub mod file;
+mod moment;
 pub mod types;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::cluster::pki::Pair;
+use crate::host::{Host, read_text};
 use crate::input::{Findings, Report, Source};
 pub use file::{ControlPlane, Deadlines, Endpoint, Network, Proxy, Registry, RoleFile, Vrrp};
 use types::*;
@@ -29,6 +31,8 @@ pub struct NodeSpec {
     /// The cluster's CA certificate, PEM: every role verifies the API server with it.
     pub ca: String,
     pub role: Role,
+    /// It has joined: its token is gone, and its keys are where kubeadm has them.
+    pub scrubbed: bool,
 }
 
 /// A role carries what that role needs, and nothing more.
@@ -56,6 +60,8 @@ pub struct Kubernetes {
     /// Add-ons of the cluster: without one that brings a pod network no Node becomes Ready.
     pub addons: Vec<String>,
     pub token: BootstrapToken,
+    /// `None` where it lives for ever, or as long as the cluster that it forms says.
+    pub token_expires: Option<Moment>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -228,6 +234,47 @@ impl NodeSpec {
         Self::parse(Source::new(path, text))
     }
 
+    /// Takes the keys that were scrubbed from a control plane's role file from where kubeadm has them. Returns which
+    /// are not there.
+    pub fn restore_keys(&mut self, host: &dyn Host) -> Vec<String> {
+        let Role::ControlPlane(role) = &mut self.role else { return Vec::new() };
+        let pki = &mut role.pki;
+        let mut missing = Vec::new();
+        for (name, key) in [
+            ("ca.key", &mut pki.ca_key),
+            ("front-proxy-ca.key", &mut pki.front_proxy_ca_key),
+            ("etcd/ca.key", &mut pki.etcd_ca_key),
+            ("sa.key", &mut pki.sa_key),
+        ] {
+            if !key.expose().is_empty() {
+                continue;
+            }
+            let path = format!("/etc/kubernetes/pki/{name}");
+            match read_text(host, &path) {
+                Some(text) => *key = Secret::new(text),
+                None => missing.push(path),
+            }
+        }
+        missing
+    }
+
+    /// As [`NodeSpec::load`], with the keys of a machine that has joined.
+    pub fn load_here(path: &Path, host: &dyn Host) -> Result<(Self, Report), Report> {
+        let (mut spec, report) = Self::load(path)?;
+        let missing = spec.restore_keys(host);
+        if missing.is_empty() {
+            return Ok((spec, report));
+        }
+        let findings = Findings::default();
+        findings.error(
+            "",
+            0..0,
+            format!("its keys were taken out when this machine had joined, and {} is gone", missing.join(", ")),
+            "restore it from a backup or another control plane; or give the machine a fresh disk and boot it with its seed: it joins again",
+        );
+        Err(findings.into_report(Source::new(path, "")))
+    }
+
     pub fn parse(source: Source) -> Result<(Self, Report), Report> {
         let (file, warnings) = RoleFile::parse(source)?;
         let source = warnings.source;
@@ -342,10 +389,11 @@ impl NodeSpec {
                 Role::LoadBalancer(Box::new(LoadBalancerRole { vrrp: file.vrrp?, proxy: file.proxy? }))
             }
             RoleName::Worker | RoleName::ControlPlane => {
-                if file.token.is_none() {
+                if file.token.is_none() && !file.scrubbed {
                     missing("token", file.role);
                 }
-                let kubernetes = file.token.map(|token| Kubernetes {
+                let token = file.token.or_else(|| file.scrubbed.then(BootstrapToken::nobodys));
+                let kubernetes = token.map(|token| Kubernetes {
                     version: file.kubernetes,
                     runtime: file.runtime,
                     pods: file.pods,
@@ -357,11 +405,23 @@ impl NodeSpec {
                     taints: file.taints,
                     addons: file.addons,
                     token,
+                    token_expires: file.token_expires,
                 });
                 if file.role == RoleName::Worker {
                     Role::Worker(Box::new(kubernetes?))
                 } else {
-                    let pki = file.pki.clone();
+                    let mut pki = file.pki.clone();
+                    if file.scrubbed {
+                        // Read by `restore_keys`.
+                        for key in [
+                            &mut pki.ca_key,
+                            &mut pki.front_proxy_ca_key,
+                            &mut pki.etcd_ca_key,
+                            &mut pki.sa_key,
+                        ] {
+                            key.get_or_insert_with(|| Secret::new(""));
+                        }
+                    }
                     for (key, present) in [
                         ("pki.ca_key", pki.ca_key.is_some()),
                         ("pki.front_proxy_ca", pki.front_proxy_ca.is_some()),
@@ -408,6 +468,7 @@ impl NodeSpec {
             deadlines: file.deadlines,
             ca: file.pki.ca,
             role,
+            scrubbed: file.scrubbed,
         })
     }
 }

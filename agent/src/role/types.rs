@@ -7,6 +7,8 @@ use std::str::FromStr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use super::moment::Moment;
+
 /// Gives a newtype over a string its `Deserialize`, `Serialize` and `Display` by way of `FromStr`.
 macro_rules! string_type {
     ($name:ident) => {
@@ -296,6 +298,10 @@ impl Serialize for Secret {
 pub struct BootstrapToken(String);
 
 impl BootstrapToken {
+    /// Of a machine that has joined: it lets nobody in.
+    pub fn nobodys() -> Self {
+        Self("000000.0000000000000000".to_owned())
+    }
     /// The public half.
     pub fn id(&self) -> &str {
         &self.0[..6]

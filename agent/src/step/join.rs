@@ -8,11 +8,12 @@ use std::time::Duration;
 use super::kubeadm::JoinPhases;
 use super::{Context, Found, files, kubeadm, member, stale};
 use crate::error::StepError;
-use crate::host::{Command, Host, exists, read_text};
-use crate::kube::{Credentials, KubeError};
+use crate::host::{Command, Host, date, exists, read_text};
+use crate::kube::{Credentials, KubeError, Server};
 use crate::plan::FileSpec;
 use crate::retry::{Attempt, Patience, wait};
 use crate::role::types::Secret;
+use crate::role::{Kubernetes, NodeSpec};
 
 /// How far the join on this disk has come: a word of [`Stage`]. Written before the first `kubeadm join`, so what
 /// lies on this disk afterwards is our own half-done work.
@@ -192,8 +193,18 @@ fn wait_for_cluster(cx: &mut Context<'_>) -> Result<(), StepError> {
     let spec = cx.spec;
     let host = cx.host;
     let kubernetes = spec.kubernetes().expect("only Kubernetes nodes join");
+    if spec.scrubbed {
+        return Err(StepError::lasting(
+            "this machine had joined, so its role file has no bootstrap token any more; but the record of it is gone",
+            format!(
+                "`kindling render --node {}` on the workstation, and boot this machine with that seed",
+                spec.name
+            ),
+        ));
+    }
     let token = kubernetes.token.clone();
     let endpoint = spec.control_plane_endpoint();
+    let mut unknown_since: Option<Duration> = None;
     wait(
         host,
         Patience::shared(spec.deadlines.cluster, spec.hosts.len()),
@@ -210,9 +221,21 @@ fn wait_for_cluster(cx: &mut Context<'_>) -> Result<(), StepError> {
                 let path = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config";
                 match host.get(&server, &credentials, path, Duration::from_secs(10)) {
                     Ok(_) => return Attempt::Ready(()),
+                    Err(error) if error.status() == Some(401) => {
+                        silent = false;
+                        let lost = UnknownToken::of(host, spec, kubernetes);
+                        reason = lost.cause.clone();
+                        if !has_tokens(host, &server) {
+                            unknown_since = None;
+                        } else if host.now().saturating_sub(*unknown_since.get_or_insert(host.now()))
+                            >= KNOWN_AFTER
+                        {
+                            return Attempt::Never(lost.into());
+                        }
+                    }
                     Err(error) => {
                         silent &= error.reached_nobody();
-                        reason = explain(&error, &endpoint, token.id());
+                        reason = explain(&error, &endpoint);
                     }
                 }
             }
@@ -220,7 +243,7 @@ fn wait_for_cluster(cx: &mut Context<'_>) -> Result<(), StepError> {
         },
         |reason| {
             let remedy = if reason.contains("bootstrap token") {
-                "the token of this seed has expired or was never made: `kindling render` a fresh seed with a new token"
+                "look at the first control plane: its console says what it waits for; it has not made the tokens yet"
             } else if reason.contains("clocks") {
                 "compare `date -u` on both; give the VMs the hypervisor's clock in UTC, or servers under [network] ntp"
             } else if reason.contains("not of this cluster") {
@@ -233,8 +256,53 @@ fn wait_for_cluster(cx: &mut Context<'_>) -> Result<(), StepError> {
     )
 }
 
+/// kubeadm makes the tokens before it makes `cluster-info`. An API server that has that and does not know the token
+/// after so long has its list of tokens, and this one is not in it.
+const KNOWN_AFTER: Duration = Duration::from_secs(20);
+
+fn has_tokens(host: &dyn Host, server: &Server) -> bool {
+    let path = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
+    host.get(server, &Credentials::Anonymous, path, Duration::from_secs(10)).is_ok()
+}
+
+/// The seed's token is not one of the cluster's.
+struct UnknownToken {
+    cause: String,
+    remedy: String,
+    expired: bool,
+}
+
+impl UnknownToken {
+    fn of(host: &dyn Host, spec: &NodeSpec, kubernetes: &Kubernetes) -> Self {
+        let (endpoint, id) = (spec.control_plane_endpoint(), kubernetes.token.id());
+        let expires = kubernetes.token_expires;
+        let expired = expires.is_some_and(|end| end.0 <= date(host));
+        let cause = match expires {
+            Some(end) if expired => format!(
+                "the bootstrap token {id} of this seed expired at {end}: the API at {endpoint} does not know it any more"
+            ),
+            Some(end) => format!(
+                "the API at {endpoint} does not know the bootstrap token {id}, which would live until {end}: it was removed, or this machine's clock is wrong"
+            ),
+            None => format!("the API at {endpoint} does not know the bootstrap token {id}: it was removed"),
+        };
+        let remedy = format!(
+            "`kindling render --node {}` on the workstation has the cluster make a fresh token: boot this machine with that seed, its disk may stay",
+            spec.name
+        );
+        Self { cause, remedy, expired }
+    }
+}
+
+impl From<UnknownToken> for StepError {
+    /// One that expired does not come back.
+    fn from(lost: UnknownToken) -> Self {
+        Self { cause: lost.cause, remedy: lost.remedy, retry: !lost.expired }
+    }
+}
+
 /// One steady sentence for each kind of answer, so that a wait of minutes does not print a line a second.
-fn explain(error: &KubeError, endpoint: &str, token: &str) -> String {
+fn explain(error: &KubeError, endpoint: &str) -> String {
     match error {
         KubeError::Unreachable { .. } => format!("the API at {endpoint} does not answer yet"),
         KubeError::Untrusted { .. } => {
@@ -243,9 +311,6 @@ fn explain(error: &KubeError, endpoint: &str, token: &str) -> String {
         KubeError::Clock { .. } => format!(
             "the certificate of the API at {endpoint} is not valid at this machine's time: one of the two clocks is wrong"
         ),
-        KubeError::Status { status: 401, .. } => {
-            format!("the API at {endpoint} answers, but does not know the bootstrap token {token}")
-        }
         KubeError::Status { status: 403 | 404, .. } => {
             format!("the API at {endpoint} answers, but kubeadm-config is not there yet")
         }

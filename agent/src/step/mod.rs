@@ -12,7 +12,9 @@ pub mod join;
 pub mod kernel;
 pub mod kubeadm;
 pub mod member;
+pub mod publish;
 pub mod ready;
+pub mod scrub;
 pub mod service;
 pub mod stale;
 pub mod unity;
@@ -71,7 +73,9 @@ impl Step {
             Action::Addons(addons) => addons.look(cx),
             Action::Kubeconfig => files::look_kubeconfig(cx),
             Action::Ready(ready) => ready.look(cx),
+            Action::Publish => publish::look(cx),
             Action::OneCluster => unity::look(cx),
+            Action::Scrub => scrub::look(cx),
         }
     }
 
@@ -79,7 +83,8 @@ impl Step {
     pub fn act(&self, cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
         match &self.action {
             // They only look.
-            Action::Preflight(_) | Action::OneCluster | Action::VipFree(_) | Action::Clock(_) => Ok(None),
+            Action::Preflight(_) | Action::OneCluster | Action::Clock(_) => Ok(None),
+            Action::VipFree(question) => question.act(cx),
             Action::Hostname(name) => files::act_hostname(name, cx),
             Action::Files(list) => files::act(list, cx),
             Action::Timezone(zone) => files::act_timezone(zone, cx),
@@ -94,6 +99,8 @@ impl Step {
             Action::Addons(addons) => addons.act(cx),
             Action::Kubeconfig => files::act_kubeconfig(cx),
             Action::Ready(ready) => ready.act(cx),
+            Action::Publish => publish::act(cx),
+            Action::Scrub => scrub::act(cx),
         }
     }
 

@@ -9,8 +9,9 @@ use time::format_description::well_known::Rfc3339;
 use super::etcd_health::Healthy;
 use super::{Context, Found, kubeadm};
 use crate::error::StepError;
-use crate::host::{Command, Host, read_text};
+use crate::host::{Command, Host, exists, read_text};
 use crate::kube::{Credentials, KubeError, Server, node_is_ready};
+use crate::plan::KEEPALIVED;
 use crate::preflight::twins;
 use crate::retry::{Attempt, Patience, wait};
 use crate::role::NodeSpec;
@@ -67,7 +68,9 @@ impl Ready {
     fn state(&self, cx: &mut Context<'_>) -> Attempt<Option<String>> {
         match self {
             Self::Services(units) => {
-                for unit in units {
+                // One that must not run yet says so in its own step.
+                let waits = exists(cx.host, super::vip::WAITS);
+                for unit in units.iter().filter(|unit| !(waits && **unit == KEEPALIVED)) {
                     if cx.host.run(&Command::query("systemctl", ["is-active", "--quiet", unit])).is_err() {
                         return Attempt::NotYet(format!("{unit} does not run"));
                     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Context, Found, files};
 use crate::error::StepError;
-use crate::host::{Command, Host};
+use crate::host::{Command, Host, read_text};
 use crate::plan::FileSpec;
 use crate::retry::{Attempt, Patience, wait};
 
@@ -22,11 +22,13 @@ pub struct Service {
     pub part: Option<&'static str>,
     /// Other units that must not run beside it, where an earlier role file may have wanted them.
     pub instead_of: Vec<&'static str>,
+    /// A file that, where it is there, says in its first line why the unit must not be started yet.
+    pub unless: Option<&'static str>,
 }
 
 impl Service {
     pub fn new(unit: &'static str, files: Vec<FileSpec>) -> Self {
-        Self { unit, files, checker: None, probe: None, part: None, instead_of: Vec::new() }
+        Self { unit, files, checker: None, probe: None, part: None, instead_of: Vec::new(), unless: None }
     }
 
     pub fn checked_by(mut self, program: &'static str, args: &[&'static str]) -> Self {
@@ -41,6 +43,11 @@ impl Service {
 
     pub fn instead_of(mut self, units: &[&'static str]) -> Self {
         self.instead_of.extend(units);
+        self
+    }
+
+    pub fn unless(mut self, file: &'static str) -> Self {
+        self.unless = Some(file);
         self
     }
 
@@ -80,6 +87,9 @@ impl Service {
     }
 
     pub fn look(&self, cx: &mut Context<'_>) -> Result<Found, StepError> {
+        if let Some(why) = self.unless.and_then(|file| read_text(cx.host, file)) {
+            return Ok(Found::Matches(Some(format!("not started: {}", why.trim()))));
+        }
         let list = files::differing(cx.host, &self.files)?;
         if !list.is_empty() {
             return Ok(Found::Differs(list.join(", ")));

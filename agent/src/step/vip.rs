@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use super::{Context, Found};
 use crate::error::StepError;
-use crate::host::Command;
-use crate::host::link::Heard;
+use crate::host::link::{Advert, Heard};
+use crate::host::{Command, exists, read_text};
 use crate::role::types::{MacAddress, Vrid};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +18,19 @@ pub struct VipFree {
     pub vrid: Vrid,
     /// The other machines that may hold the VIP.
     pub peers: Vec<Ipv4Addr>,
+}
+
+/// Where it is there, keepalived must not start: this machine came later, and the VIP's other holders do not know it.
+/// Once it is there only a peer's advert takes it away, as nobody may hold the VIP when this machine asks again.
+pub const WAITS: &str = "/var/lib/kindling/vrrp-waits";
+
+/// What the other holders of the VIP know of this machine.
+#[derive(Debug, PartialEq, Eq)]
+enum Standing {
+    Known,
+    Unknown,
+    /// Nobody holds the VIP.
+    Unsaid,
 }
 
 impl VipFree {
@@ -37,7 +51,42 @@ impl VipFree {
             )
         })?;
         self.judge(&heard)?;
-        Ok(Found::matches())
+        let waits = read_text(cx.host, WAITS);
+        Ok(match (self.standing(&heard), waits) {
+            (Standing::Unknown, None) => Found::Differs("the others do not know this machine".into()),
+            (Standing::Known, Some(_)) => Found::Differs("the others know this machine now".into()),
+            (_, Some(why)) => Found::Matches(Some(why.trim().to_owned())),
+            (_, None) => Found::matches(),
+        })
+    }
+
+    /// Notes whether keepalived must wait, or may start.
+    pub fn act(&self, cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
+        let path = Path::new(WAITS);
+        if exists(cx.host, WAITS) {
+            cx.host.remove(path).map_err(|e| StepError::file("remove", path, &e))?;
+            return Ok(Some("the others know this machine now".into()));
+        }
+        let why = format!(
+            "one of {} holds the VIP {} and does not speak to this machine: it was rendered before this one was in \
+             cluster.toml. This machine does not take part in the VIP until the others have new seeds; boot them one \
+             after the other, and then this one\n",
+            self.peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            self.vip
+        );
+        cx.host.write(path, why.as_bytes(), 0o644).map_err(|e| StepError::file("write", path, &e))?;
+        Ok(Some(why.trim().to_owned()))
+    }
+
+    /// Adverts are unicast. A holder of the VIP that is a peer of ours and sends us none has not us for a peer: it
+    /// would not hear ours either, and both would hold the VIP.
+    fn standing(&self, heard: &Heard) -> Standing {
+        let speaks = |advert: &Advert| advert.vrid == self.vrid.0 && self.peers.contains(&advert.from);
+        if heard.adverts.iter().any(speaks) {
+            return Standing::Known;
+        }
+        let is_held = heard.owners.iter().any(|(address, _)| *address == self.vip);
+        if is_held { Standing::Unknown } else { Standing::Unsaid }
     }
 
     /// Those whose owners are asked for: the VIP, and the peers, to know them by their MAC addresses.
@@ -93,7 +142,6 @@ impl VipFree {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::link::Advert;
 
     const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
     const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 108);
@@ -112,6 +160,19 @@ mod tests {
     #[test]
     fn a_peer_may_hold_the_vip_and_speak() {
         assert_eq!(judge(&[(VIP, PEERS_MAC), (PEER, PEERS_MAC)], &[advert(108, 66)]), Ok(()));
+    }
+
+    #[test]
+    fn a_holder_that_does_not_speak_to_us_does_not_know_us() {
+        let question = VipFree { interface: "eth0".into(), vip: VIP, vrid: Vrid(66), peers: vec![PEER] };
+        let standing = |owners: &[(Ipv4Addr, MacAddress)], adverts: &[Advert]| {
+            question.standing(&Heard { owners: owners.to_vec(), adverts: adverts.to_vec() })
+        };
+        let held = [(VIP, PEERS_MAC), (PEER, PEERS_MAC)];
+        assert_eq!(standing(&held, &[advert(108, 66)]), Standing::Known);
+        assert_eq!(standing(&held, &[advert(108, 67)]), Standing::Unknown);
+        assert_eq!(standing(&held, &[]), Standing::Unknown);
+        assert_eq!(standing(&[(PEER, PEERS_MAC)], &[]), Standing::Unsaid);
     }
 
     #[test]

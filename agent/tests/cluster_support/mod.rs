@@ -44,6 +44,7 @@ pub fn dummies() -> Secrets {
             key: Secret::new(pem("PRIVATE KEY", "sa")),
         },
         admin: pair("admin"),
+        recipients: Vec::new(),
         registries: [("harbor.kang.org".to_owned(), Secret::new("dummyharbor"))].into(),
     }
 }

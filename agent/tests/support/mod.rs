@@ -1,7 +1,8 @@
 //! A cluster's nodes on hosts in memory. Shared by several test programs, none of which uses all of it.
 #![allow(dead_code)]
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock};
 
 use kindling::apply::{Observer, apply, earlier};
 use kindling::cluster::{Cluster, Secrets, render};
@@ -102,8 +103,34 @@ pub fn run(spec: &NodeSpec, host: &Fake) -> Status {
     apply(spec, &facts, &plan(spec, &facts), host, &mut Told::default())
 }
 
+/// The role file of a node, as cloud-init writes it and keeps it.
+pub fn role_text(node: &str) -> String {
+    static TEXTS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+    let render = || {
+        let cluster = cluster(node, "haproxy");
+        let node = cluster.node(node.trim_start_matches('x')).expect("the node is in the cluster");
+        render::role_file(&cluster, secrets(), node).to_toml()
+    };
+    // Thousands of machines are made of few texts.
+    TEXTS.lock().expect("nobody panics with it").entry(node.to_owned()).or_insert_with(render).clone()
+}
+
+pub fn cloud_init(host: &Fake, node: &str) {
+    let text = role_text(node);
+    let indented: String = text.lines().map(|line| format!("      {line}\n")).collect();
+    host.put("/etc/kindling/role.toml", &text);
+    host.put("/var/lib/cloud/instances/i-1/user-data.txt", &format!("#cloud-config\n{indented}"));
+    host.put("/var/lib/cloud/instances/i-1/obj.pkl", &format!("\u{1}X{indented}\u{2}"));
+    host.put("/var/lib/cloud/seed/nocloud/user-data", &indented);
+    host.put("/var/lib/cloud/data/instance-id", "i-1\n");
+    let json = serde_json::json!({ "write_files": [{ "content": text }] }).to_string();
+    host.put("/run/cloud-init/combined-cloud-config.json", &json);
+    host.put("/run/cloud-init/instance-data-sensitive.json", "{}");
+}
+
 pub fn machine(node: &str) -> Fake {
     let host = Fake::new();
+    cloud_init(&host, node);
     // A worker and a joining control plane find a cluster that others made.
     let joins = matches!(node, "cp2" | "xcp2" | "w1");
     host.cluster_is_up.set(joins);

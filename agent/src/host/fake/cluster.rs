@@ -26,6 +26,10 @@ pub struct ClusterState {
     pub lease_written: Vec<Duration>,
     /// The address of an API server that does not answer, whatever the others do.
     pub away: Option<Ipv4Addr>,
+    /// The cluster does not know the seed's bootstrap token.
+    pub token_is_unknown: bool,
+    /// The list that load balancers read; `None` before anybody made it.
+    pub published: Option<BTreeMap<String, String>>,
     leases: BTreeMap<String, Value>,
     version: u64,
 }
@@ -101,6 +105,9 @@ impl Fake {
                 let uid = if foreign { "5c0f" } else { "1d2e" };
                 Ok(json!({ "metadata": { "uid": uid } }).to_string())
             }
+            path if path.ends_with("/kubeadm-config") && self.cluster.borrow().token_is_unknown => {
+                Err(status(401))
+            }
             path if path.starts_with("/api/v1/nodes/") => {
                 let registered = kubelet && has("/etc/kubernetes/kubelet.conf");
                 if request.method == Method::Delete {
@@ -129,6 +136,9 @@ impl Fake {
             path if path.contains("/kube-node-lease/") => {
                 Ok(r#"{"spec":{"renewTime":"2030-01-01T00:00:00.000000Z"}}"#.into())
             }
+            path if path.contains("kindling-endpoints") || path.ends_with("/kube-public/configmaps") => {
+                self.publish(request).ok_or_else(|| status(404))
+            }
             path if path.contains("/leases") => self
                 .lease(request)
                 .ok_or_else(|| status(if request.method == Method::Get { 404 } else { 409 })),
@@ -140,6 +150,25 @@ impl Fake {
         let left = &mut self.cluster.borrow_mut().refuses_removal;
         *left = left.saturating_sub(1);
         *left > 0
+    }
+
+    /// The published list: read, made, or patched; `None` where it is not there.
+    fn publish(&self, request: &Request<'_>) -> Option<String> {
+        let list = &mut self.cluster.borrow_mut().published;
+        match (request.method, request.body) {
+            (Method::Post, _) => *list = Some(list.take().unwrap_or_default()),
+            (Method::Patch, Some(body)) => {
+                let list = list.as_mut()?;
+                for (name, address) in body["data"].as_object().into_iter().flatten() {
+                    match address.as_str() {
+                        Some(address) => list.insert(name.clone(), address.to_owned()),
+                        None => list.remove(name),
+                    };
+                }
+            }
+            _ => {}
+        }
+        Some(json!({ "data": list.as_ref()? }).to_string())
     }
 
     pub(super) fn member_list(&self) -> String {

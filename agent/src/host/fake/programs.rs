@@ -16,7 +16,9 @@ impl Fake {
 
     /// Whether kubeadm was told of an external etcd.
     pub(super) fn is_external(&self) -> bool {
-        self.text("/etc/kindling/kubeadm.yaml").is_some_and(|text| text.contains("ExternalEtcdVersion"))
+        let has = |path: &str, word: &str| self.text(path).is_some_and(|text| text.contains(word));
+        has("/etc/kindling/kubeadm.yaml", "ExternalEtcdVersion")
+            || has("/etc/kubernetes/manifests/kube-apiserver.yaml", "external")
     }
 
     pub(super) fn own_peer_url(&self) -> String {
@@ -118,7 +120,8 @@ impl Fake {
             );
             self.put("/etc/kubernetes/pki/apiserver.key", "-----BEGIN RSA KEY-----\n-----END RSA KEY-----\n");
             self.put("/etc/kubernetes/admin.conf", "client-key-data: k\n");
-            self.put("/etc/kubernetes/manifests/kube-apiserver.yaml", "pod");
+            let pod = if external { "pod, external etcd" } else { "pod" };
+            self.put("/etc/kubernetes/manifests/kube-apiserver.yaml", pod);
             if !first_part && !external {
                 let own = (self.hostname(), self.own_peer_url());
                 self.put_manifest(std::slice::from_ref(&own), false);
