@@ -91,7 +91,7 @@ fn days(entry: &Entry, now: OffsetDateTime) -> Option<i64> {
 
 fn renew(role_file: &Path, left: u8, now: bool) -> u8 {
     let host = Linux::default();
-    let spec = match NodeSpec::load(role_file) {
+    let spec = match NodeSpec::load_here(role_file, &host) {
         Ok((spec, _)) => spec,
         Err(report) => {
             eprintln!("{report}");
