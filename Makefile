@@ -63,6 +63,12 @@ e2e-ha: build test-image ## Three control planes and a worker in QEMU, from the 
 e2e-faults: build test-image ## A full disk and a wrong clock in QEMU: the nodes say so, and are Ready once it is mended
 	tests/e2e qemu faults
 
+.PHONY: e2e-operator
+e2e-operator: build test-tree ## What takes long of the operator's day: libvirt, later nodes, certificates that are renewed (root)
+	tests/libvirt
+	tests/ha later
+	tests/ha direct form certs
+
 .PHONY: chaos
 chaos: build test-tree ## N=3 formations with random faults, of the seeds SEED=1, ...; in machines (root)
 	tests/chaos $(or $(N),3) $(or $(SEED),1)
