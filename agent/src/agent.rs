@@ -1,6 +1,6 @@
 //! The agent's run on a real machine: from the role file to the exit code.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,31 +21,26 @@ use crate::status::{ConsoleLine, Event, Failure, Moment, STATUS_FILE, State, Sta
 
 pub const ROLE_FILE: &str = "/etc/kindling/role.toml";
 /// Held by whoever changes this machine.
-pub const LOCK: &str = "/run/kindling.lock";
+const LOCK: &str = "/run/kindling.lock";
+
+/// Takes the machine's lock, or says why not: `held`, where somebody else has it.
+pub fn lock(held: &str) -> Option<Flock<File>> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(LOCK);
+    match file.map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock)) {
+        Ok(Ok(lock)) => return Some(lock),
+        Ok(Err(_)) => eprintln!("kindling: {held}"),
+        Err(error) => eprintln!("kindling: cannot open {LOCK}: {error}\n  remedy: run as root"),
+    }
+    None
+}
 
 /// Brings this machine up as its role file says; returns the exit code.
 pub fn run(role_file: &Path) -> u8 {
     let host = Linux::default();
     let mut lines = Lines::new();
-    let _lock = match OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(LOCK)
-        .map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock))
-    {
-        Ok(Ok(lock)) => lock,
-        Ok(Err(_)) => {
-            eprintln!(
-                "kindling: another `kindling apply` runs on this machine\n  remedy: follow it with `kindling status --wait`"
-            );
-            return exit::FAILED;
-        }
-        Err(error) => {
-            eprintln!("kindling: cannot open {LOCK}: {error}\n  remedy: run as root");
-            return exit::FAILED;
-        }
-    };
+    let held =
+        "another `kindling apply` runs on this machine\n  remedy: follow it with `kindling status --wait`";
+    let Some(_lock) = lock(held) else { return exit::FAILED };
     let spec = match NodeSpec::load_here(role_file, &host) {
         Ok((spec, warnings)) => {
             if !warnings.problems.is_empty() {

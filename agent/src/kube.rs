@@ -243,9 +243,17 @@ fn chain(error: &reqwest::Error) -> String {
     parts.join(": ")
 }
 
+/// The conditions of a Node or a Pod.
+pub fn conditions(object: &Value) -> impl Iterator<Item = &Value> {
+    object["status"]["conditions"].as_array().into_iter().flatten()
+}
+
+/// One of them; null where it is not there.
+pub fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
+    conditions(object).find(|c| c["type"] == kind).unwrap_or(&Value::Null)
+}
+
 /// Whether a Node object says Ready=True.
 pub fn node_is_ready(node: &Value) -> bool {
-    node["status"]["conditions"]
-        .as_array()
-        .is_some_and(|list| list.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+    condition(node, "Ready")["status"] == "True"
 }

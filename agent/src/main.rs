@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use kindling::cluster::SecretsFile;
-use kindling::cluster::target::Target;
+use kindling::cluster::hypervisor::Target;
 use kindling::mint::Way;
 use kindling::reset::Reset;
 use kindling::status::exit;

@@ -12,6 +12,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::cluster::{Cluster, PkiError, Secrets, new_token};
 use crate::kube::{Credentials, Kube, KubeError, Method, Request, Server};
 use crate::role::types::{BootstrapToken, Secret};
+use crate::survey::kubeconfig_field;
 
 const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
 /// kubeadm puts it into every API server's certificate, whatever way leads there.
@@ -128,8 +129,7 @@ fn host_and_port(url: &str) -> Option<String> {
 
 fn server_of(kubeconfig: &Path) -> Option<String> {
     let text = std::fs::read_to_string(kubeconfig).ok()?;
-    let line = text.lines().find_map(|line| line.trim().strip_prefix("server: "))?;
-    Some(line.trim().trim_matches('"').to_owned())
+    kubeconfig_field(&text, "server: ")
 }
 
 fn resolve(at: &str) -> Result<Vec<SocketAddr>, MintError> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use time::OffsetDateTime;
 
-use crate::cluster::target::Target;
+use crate::cluster::hypervisor::Target;
 use crate::cluster::{self, Cluster, Expired, Secrets, SecretsFile};
 use crate::facts::{Facts, Interface};
 use crate::input::{Report, Source};
@@ -123,19 +123,18 @@ pub fn render(
     };
     let minted = match node.and_then(|name| cluster.node(name)).filter(|node| node.role.runs_kubelet()) {
         Some(node) => match mint_for(&cluster, &secrets, node, way) {
-            Ok(minted) => minted.map(|minted| (node, minted)),
+            Ok(minted) => minted,
             Err(code) => return code,
         },
         None => None,
     };
-    let written = match (target, &minted) {
-        (Some(target), Some((_, minted))) => {
-            let secrets = cluster::render::with_token(&cluster, secrets, minted);
-            cluster::target::all(&cluster, &secrets, out, node, target)
-        }
-        (Some(target), None) => cluster::target::all(&cluster, &secrets, out, node, target),
-        (None, Some((node, minted))) => cluster::render::later(&cluster, &secrets, out, node, minted),
-        (None, None) => cluster::render::all(&cluster, &secrets, out, node),
+    let secrets = match minted {
+        Some(minted) => secrets.with_token(minted.token, minted.expires),
+        None => secrets,
+    };
+    let written = match target {
+        Some(target) => cluster::hypervisor::all(&cluster, &secrets, out, node, target),
+        None => cluster::render::all(&cluster, &secrets, out, node),
     };
     match written {
         Ok(written) => {

@@ -162,7 +162,7 @@ pub fn plan(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
     steps
 }
 
-fn step(id: &'static str, title: impl Into<String>, action: Action) -> Step {
+pub(crate) fn step(id: &'static str, title: impl Into<String>, action: Action) -> Step {
     Step { id, title: title.into(), action }
 }
 

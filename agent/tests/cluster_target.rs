@@ -9,8 +9,8 @@ use std::process::Command;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cluster_support::*;
+use kindling::cluster::hypervisor::{self, Target};
 use kindling::cluster::seed::Seed;
-use kindling::cluster::target::{self, Target};
 use kindling::cluster::{Cluster, Secrets, render};
 use kindling::role::types::RoleName;
 
@@ -47,7 +47,7 @@ fn decoded(outputs: &[render::Output], path: &str) -> String {
 }
 
 fn outputs(cluster: &Cluster, secrets: &Secrets, target: Target) -> Vec<render::Output> {
-    target::outputs(cluster, secrets, None, target).unwrap()
+    hypervisor::outputs(cluster, secrets, None, target).unwrap()
 }
 
 #[test]
@@ -112,21 +112,21 @@ fn files_are_their_owners_alone_and_scripts_can_be_run() {
     let scratch = Scratch::new();
     let cluster = lecture("");
     for target in [Target::Vsphere, Target::Libvirt] {
-        let written = target::all(&cluster, &dummies(), &scratch.path("seeds"), None, target).unwrap();
+        let written = hypervisor::all(&cluster, &dummies(), &scratch.path("seeds"), None, target).unwrap();
         assert!(written.iter().any(|w| w.path.ends_with("node1/seed.img")), "the seeds are there, too");
         for file in &written {
             let mode = fs::metadata(&file.path).unwrap().permissions().mode() & 0o7777;
             let script = file.path.extension().is_some_and(|e| e == "sh");
             assert_eq!(mode, if script { 0o700 } else { 0o600 }, "{}", file.path.display());
         }
-        let again = target::all(&cluster, &dummies(), &scratch.path("seeds"), None, target).unwrap();
+        let again = hypervisor::all(&cluster, &dummies(), &scratch.path("seeds"), None, target).unwrap();
         assert!(again.iter().all(|w| !w.changed), "the same inputs give the same bytes");
     }
 }
 
 #[test]
 fn one_node_alone_is_rendered_with_the_settings_of_all() {
-    let outputs = target::outputs(&lecture(VSPHERE), &dummies(), Some("node1"), Target::Vsphere).unwrap();
+    let outputs = hypervisor::outputs(&lecture(VSPHERE), &dummies(), Some("node1"), Target::Vsphere).unwrap();
     let values: Vec<_> = outputs.iter().filter(|o| o.path.to_string_lossy().contains("guestinfo")).collect();
     assert!(values.iter().all(|o| o.path.starts_with("vsphere/node1")) && values.len() == 4);
     assert!(value(&outputs, "vsphere/settings").contains("master1 kang-master1 00:50:56:"));
@@ -137,7 +137,7 @@ fn one_node_alone_is_rendered_with_the_settings_of_all() {
 fn a_seed_that_guestinfo_cannot_hold_is_refused_with_a_way_out() {
     let mut cluster = lecture("");
     cluster.registries[0].ca = Some("x".repeat(60_000));
-    let error = target::outputs(&cluster, &dummies(), None, Target::Vsphere).err().unwrap().to_string();
+    let error = hypervisor::outputs(&cluster, &dummies(), None, Target::Vsphere).err().unwrap().to_string();
     assert!(error.contains("guestinfo.userdata of ") && error.contains("remedy: "), "{error}");
 }
 
@@ -146,7 +146,7 @@ fn libvirts_schema_accepts_every_domain() {
     let scratch = Scratch::new();
     for (name, table) in [("plain", ""), ("placed", LIBVIRT)] {
         let cluster = lecture(table);
-        target::all(&cluster, &dummies(), &scratch.path(name), None, Target::Libvirt).unwrap();
+        hypervisor::all(&cluster, &dummies(), &scratch.path(name), None, Target::Libvirt).unwrap();
         for node in &cluster.nodes {
             let path = scratch.path(name).join(format!("libvirt/{}.xml", node.name));
             let Some((good, text)) = run("virt-xml-validate", &[path.to_str().unwrap(), "domain"]) else {
@@ -185,7 +185,7 @@ print(source.get_instance_id(), source.metadata["local-hostname"])
 "#;
     let scratch = Scratch::new();
     let cluster = lecture(VSPHERE);
-    target::all(&cluster, &REAL, &scratch.path("seeds"), None, Target::Vsphere).unwrap();
+    hypervisor::all(&cluster, &REAL, &scratch.path("seeds"), None, Target::Vsphere).unwrap();
     for node in ["master1", "node1", "ha1"] {
         let (folder, out) = (scratch.path("seeds").join("vsphere").join(node), scratch.path(node));
         fs::create_dir_all(&out).unwrap();

@@ -8,54 +8,27 @@ mod traffic;
 #[allow(dead_code, reason = "several tests share it")]
 mod world;
 
-use std::collections::BTreeSet;
-use std::process::Command;
-
 use kindling::cluster::Cluster;
 use kindling::input::Source;
 use traffic::Traffic;
-use world::{Certificate, World};
-
-const BEFORE: &str = r#"
-version = 1
-name = "grown"
-kubernetes = "v1.32.3"
-
-[endpoint]
-host = "kubeapi.kang.org"
-vip = "10.77.0.10"
-by = "load-balancer"
-proxy = "PROXY"
-
-[network]
-gateway = "10.77.0.1"
-
-[nodes]
-lb1 = { role = "load-balancer", address = "10.77.0.2/24" }
-lb2 = { role = "load-balancer", address = "10.77.0.3/24" }
-api1 = { role = "control-plane", address = "10.77.0.11/24" }
-api2 = { role = "control-plane", address = "10.77.0.12/24" }
-"#;
+use world::{BALANCED, Certificate, World};
 
 const LATER: &str = "api3 = { role = \"control-plane\", address = \"10.77.0.13/24\" }\n";
 
 /// Two load balancers that were rendered before `api3` was in the cluster file.
 fn grown(proxy: &str) -> World {
-    let before = BEFORE.replace("PROXY", proxy);
-    let mut world = World::new(&before);
-    world.plug("client", "10.77.0.99/24");
-    for name in ["api1", "api2"] {
-        let spec = world.plug_node(name);
-        world.serve(&spec, Certificate::Own);
-    }
+    let grown = BALANCED.replace("by = ", &format!("proxy = \"{proxy}\"\nby = "));
+    let before = grown.replace(LATER, "");
+    assert_ne!(before, grown, "the later one is in the cluster file");
+    let mut world = World::with_servers(&before, &["api1", "api2"]);
     for name in ["lb1", "lb2"] {
         let spec = world.plug_node(name);
         world.start(&spec);
     }
     name_them(&mut world, &["api1", "api2"], "list api1=10.77.0.11 api2=10.77.0.12");
-    world.cluster = Cluster::parse(Source::new("cluster.toml", before + LATER)).unwrap().0;
+    world.cluster = Cluster::parse(Source::new("cluster.toml", grown)).unwrap().0;
     world.wait_for("one holds the VIP", || world.holders().len() == 1);
-    wait_for_answers(&world, &["api1", "api2"], "at the start");
+    world.wait_for_answers(&["api1", "api2"], "at the start");
     world
 }
 
@@ -66,24 +39,14 @@ fn name_them(world: &mut World, servers: &[&str], line: &str) {
     }
 }
 
-fn wait_for_answers(world: &World, names: &[&str], when: &str) {
-    let wanted: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    world.wait_for(&format!("{when}: {names:?} answer"), || {
-        let answers: Vec<_> = (0..12).map(|_| world.ask("client")).collect();
-        answers.into_iter().collect::<Result<BTreeSet<_>, _>>().is_ok_and(|found| found == wanted)
-    });
-}
-
 /// haproxy's own word about a server on one load balancer.
 fn is_up(world: &World, balancer: &str, server: &str) -> bool {
     let login = format!("kindling:{}", world.secrets.stats_password.expose());
     let url = format!("http://{}:8888/metrics", world.cluster.node(balancer).unwrap().address.ip());
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", &world.namespace("client"), "curl", "--silent", "--max-time", "5"]);
-    let output = command.args(["--user", &login, &url]).output().unwrap();
+    let shown = world.curl(["--user", &login, &url]);
     let line =
         format!("haproxy_server_status{{proxy=\"control-planes\",server=\"{server}\",state=\"UP\"}} 1");
-    String::from_utf8_lossy(&output.stdout).lines().any(|l| l == line)
+    shown.lines().any(|l| l == line)
 }
 
 #[test]
@@ -101,7 +64,7 @@ fn haproxy_learns_of_a_later_api_server_without_a_restart_and_of_one_that_left()
     for balancer in ["lb1", "lb2"] {
         world.wait_for(&format!("{balancer} has api3, and it is up"), || is_up(&world, balancer, "api3"));
     }
-    wait_for_answers(&world, &all, "api3 came");
+    world.wait_for_answers(&all, "api3 came");
     let seen = traffic.end();
     eprintln!("{} of {} requests failed", seen.failed, seen.asked);
     assert_eq!(seen.failed, 0, "of {}", seen.asked);
@@ -109,7 +72,7 @@ fn haproxy_learns_of_a_later_api_server_without_a_restart_and_of_one_that_left()
 
     // It lives, and is led to no more; an impostor under a later name never is.
     name_them(&mut world, &all, "list api2=10.77.0.12 api3=10.77.0.13 api9=10.77.0.11");
-    wait_for_answers(&world, &["api2", "api3"], "api1 left");
+    world.wait_for_answers(&["api2", "api3"], "api1 left");
 
     // What was heard outlives the watcher and haproxy, when nobody names anything any more.
     name_them(&mut world, &all, "list");
@@ -120,7 +83,7 @@ fn haproxy_learns_of_a_later_api_server_without_a_restart_and_of_one_that_left()
             }
         }
     }
-    wait_for_answers(&world, &["api2", "api3"], "after a restart of both");
+    world.wait_for_answers(&["api2", "api3"], "after a restart of both");
 }
 
 #[test]
@@ -136,7 +99,7 @@ fn nginx_learns_of_a_later_api_server_by_a_graceful_reload() {
     world.serve(&spec, Certificate::Own);
     let all = ["api1", "api2", "api3"];
     name_them(&mut world, &all, "list api1=10.77.0.11 api2=10.77.0.12 api3=10.77.0.13");
-    wait_for_answers(&world, &all, "api3 came");
+    world.wait_for_answers(&all, "api3 came");
     let seen = traffic.end();
     eprintln!("{} of {} requests failed", seen.failed, seen.asked);
     assert_eq!(seen.failed, 0, "of {}", seen.asked);

@@ -5,9 +5,7 @@
 #[allow(dead_code, reason = "several tests share it")]
 mod world;
 
-use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
 
 use kindling::error::StepError;
 use kindling::host::linux::Linux;
@@ -17,31 +15,15 @@ use kindling::role::types::ProxyKind;
 use kindling::step::vip::VipFree;
 use kindling::step::{Context, Found};
 use nix::sys::signal::Signal;
-use world::{Certificate, World};
+use world::{BALANCED, Certificate, World};
 
 /// Two load balancers before five control planes, of which two are not what they say.
-const LOAD_BALANCED: &str = r#"
-version = 1
-name = "balanced"
-kubernetes = "v1.32.3"
-
-[endpoint]
-host = "kubeapi.kang.org"
-vip = "10.77.0.10"
-by = "load-balancer"
-
-[network]
-gateway = "10.77.0.1"
-
-[nodes]
-lb1 = { role = "load-balancer", address = "10.77.0.2/24" }
-lb2 = { role = "load-balancer", address = "10.77.0.3/24" }
-api1 = { role = "control-plane", address = "10.77.0.11/24" }
-api2 = { role = "control-plane", address = "10.77.0.12/24" }
-api3 = { role = "control-plane", address = "10.77.0.13/24" }
-foreign = { role = "control-plane", address = "10.77.0.14/24" }
-misnamed = { role = "control-plane", address = "10.77.0.15/24" }
-"#;
+fn load_balanced() -> String {
+    format!(
+        "{BALANCED}foreign = {{ role = \"control-plane\", address = \"10.77.0.14/24\" }}\n\
+         misnamed = {{ role = \"control-plane\", address = \"10.77.0.15/24\" }}\n"
+    )
+}
 
 /// The control planes hold the VIP, which leads straight to their API servers.
 const STACKED: &str = r#"
@@ -63,30 +45,6 @@ cp3 = { role = "control-plane", address = "10.77.0.13/24" }
 "#;
 
 const CLIENT: &str = "10.77.0.99/24";
-
-fn set(names: &[&str]) -> BTreeSet<String> {
-    names.iter().map(|name| (*name).to_owned()).collect()
-}
-
-/// Enough connections, one after the other, to meet every server that is in use: who answered, and how
-/// many requests nobody answered.
-fn who_answers(world: &World) -> (BTreeSet<String>, usize) {
-    let answers: Vec<_> = (0..12).map(|_| world.ask("client")).collect();
-    let lost = answers.iter().filter(|answer| answer.is_err()).count();
-    (answers.into_iter().flatten().collect(), lost)
-}
-
-/// Asks until exactly these servers answer and no request is lost any more; returns how many were lost
-/// until then.
-fn wait_for_answers(world: &World, names: &[&str], when: &str) -> usize {
-    let mut all_lost = 0;
-    world.wait_for(&format!("{when}: {names:?} answer"), || {
-        let (found, lost) = who_answers(world);
-        all_lost += lost;
-        lost == 0 && found == set(names)
-    });
-    all_lost
-}
 
 fn wait_for_holder(world: &World, names: &[&str], when: &str) {
     world.wait_for(&format!("{when}: {names:?} holds the VIP"), || world.holders() == names);
@@ -140,7 +98,7 @@ fn load_balancers_keep_the_endpoint_alive() {
     if world::possible().is_none() {
         return;
     }
-    let mut world = World::new(LOAD_BALANCED);
+    let mut world = World::new(&load_balanced());
     world.plug("client", CLIENT);
     for name in ["api1", "api2", "api3", "foreign", "misnamed"] {
         let spec = world.plug_node(name);
@@ -156,25 +114,25 @@ fn load_balancers_keep_the_endpoint_alive() {
         world.start(&spec);
     }
     world.wait_for("at the start: one holds the VIP", || world.holders().len() == 1);
-    wait_for_answers(&world, &["api1", "api2", "api3"], "at the start");
+    world.wait_for_answers(&["api1", "api2", "api3"], "at the start");
     statistics_ask_for_the_password(&world);
 
     // The client asks once at a time, so what is lost can only be the one request that was under way.
     world.tell("api1-api", "500");
-    let lost = wait_for_answers(&world, &["api2", "api3"], "api1 is not ready");
+    let lost = world.wait_for_answers(&["api2", "api3"], "api1 is not ready");
     assert!(lost <= 1, "{lost} requests were lost as api1 was not ready");
 
     world.kill("api2-api");
-    let lost = wait_for_answers(&world, &["api3"], "api2 is dead");
+    let lost = world.wait_for_answers(&["api3"], "api2 is dead");
     assert!(lost <= 1, "{lost} requests were lost as api2 died");
 
     world.tell("api1-api", "200");
-    wait_for_answers(&world, &["api1", "api3"], "api1 is ready again");
+    world.wait_for_answers(&["api1", "api3"], "api1 is ready again");
 
     world.signal("api3-api", Signal::SIGSTOP);
-    wait_for_answers(&world, &["api1"], "api3 hangs");
+    world.wait_for_answers(&["api1"], "api3 hangs");
     world.signal("api3-api", Signal::SIGCONT);
-    wait_for_answers(&world, &["api1", "api3"], "api3 goes on");
+    world.wait_for_answers(&["api1", "api3"], "api3 goes on");
 
     // With nobody behind it the VIP is still held, or no first control plane could ever init.
     world.kill("api1-api");
@@ -186,11 +144,8 @@ fn load_balancers_keep_the_endpoint_alive() {
 fn statistics_ask_for_the_password(world: &World) {
     let login = format!("kindling:{}", world.secrets.stats_password.expose());
     let get = |url: &str, login: Option<&str>| {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &world.namespace("client"), "curl", "--silent", "--max-time", "5"]);
-        command.args(["--write-out", "\n%{http_code}", url]);
-        command.args(login.iter().flat_map(|login| ["--user", login]));
-        String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned()
+        let login = login.iter().flat_map(|login| ["--user", login]);
+        world.curl(["--write-out", "\n%{http_code}", url].into_iter().chain(login))
     };
     for (path, part) in [("/status", "control-planes"), ("/metrics", "haproxy_server_status{")] {
         let url = format!("http://10.77.0.3:8888{path}");
@@ -219,14 +174,14 @@ fn stacked_control_planes_hold_the_vip_where_an_api_server_is_ready() {
 
     world.serve(&cps[1], Certificate::Own);
     wait_for_holder(&world, &["cp2"], "cp2's API server is the first");
-    wait_for_answers(&world, &["cp2"], "cp2's API server is the first");
+    world.wait_for_answers(&["cp2"], "cp2's API server is the first");
 
     // An impostor on cp1's port does not make it healthy.
     world.serve(&cps[0], Certificate::Foreign);
     world.serve(&cps[2], Certificate::Own);
     world.tell("cp2-api", "500");
     wait_for_holder(&world, &["cp3"], "cp2 is not ready, cp1 is an impostor");
-    wait_for_answers(&world, &["cp3"], "cp2 is not ready, cp1 is an impostor");
+    world.wait_for_answers(&["cp3"], "cp2 is not ready, cp1 is an impostor");
 
     // Nobody has more to offer than who has it.
     world.kill("cp3-api");
@@ -246,7 +201,7 @@ fn a_single_control_plane_holds_its_vip_without_peers() {
     world.start(&spec);
     wait_for_holder(&world, &["cp1"], "its API server does not run yet");
     world.serve(&spec, Certificate::Own);
-    wait_for_answers(&world, &["cp1"], "its API server runs");
+    world.wait_for_answers(&["cp1"], "its API server runs");
 }
 
 /// What the agent finds on `lb1` before it claims the VIP; the same when it has asked ahead.
@@ -277,7 +232,7 @@ fn a_foreign_owner_of_the_vip_is_found_and_a_peer_is_not() {
     if world::possible().is_none() {
         return;
     }
-    let mut world = World::new(LOAD_BALANCED);
+    let mut world = World::new(&load_balanced());
     world.plug_node("lb1");
     assert_eq!(is_the_vip_free(&world), Ok(Found::matches()), "nobody has it");
 
@@ -298,7 +253,7 @@ fn a_foreign_vrrp_group_with_the_same_identifier_is_found() {
     if world::possible().is_none() {
         return;
     }
-    let mut world = World::new(LOAD_BALANCED);
+    let mut world = World::new(&load_balanced());
     let spec = world.plug_node("lb1");
     let vrid = spec.vrrp().unwrap().vrid;
     world.plug("stranger", "10.77.0.66/24");

@@ -12,28 +12,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use traffic::Traffic;
-use world::{Certificate, World};
-
-const BALANCED: &str = r#"
-version = 1
-name = "balanced"
-kubernetes = "v1.32.3"
-
-[endpoint]
-host = "kubeapi.kang.org"
-vip = "10.77.0.10"
-by = "load-balancer"
-
-[network]
-gateway = "10.77.0.1"
-
-[nodes]
-lb1 = { role = "load-balancer", address = "10.77.0.2/24" }
-lb2 = { role = "load-balancer", address = "10.77.0.3/24" }
-api1 = { role = "control-plane", address = "10.77.0.11/24" }
-api2 = { role = "control-plane", address = "10.77.0.12/24" }
-api3 = { role = "control-plane", address = "10.77.0.13/24" }
-"#;
+use world::{BALANCED, Certificate, World};
 
 const STACKED: &str = r#"
 version = 1
@@ -68,12 +47,7 @@ struct Scene {
 
 impl Scene {
     fn balanced(cluster: &str) -> Self {
-        let mut world = World::new(cluster);
-        world.plug("client", "10.77.0.99/24");
-        for name in ["api1", "api2", "api3"] {
-            let spec = world.plug_node(name);
-            world.serve(&spec, Certificate::Own);
-        }
+        let mut world = World::with_servers(cluster, &["api1", "api2", "api3"]);
         let machines = ["lb1", "lb2"];
         for name in machines {
             let spec = world.plug_node(name);

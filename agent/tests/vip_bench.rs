@@ -14,28 +14,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use traffic::Traffic;
-use world::{Certificate, Files, World};
-
-const CLUSTER: &str = r#"
-version = 1
-name = "balanced"
-kubernetes = "v1.32.3"
-
-[endpoint]
-host = "kubeapi.kang.org"
-vip = "10.77.0.10"
-by = "load-balancer"
-
-[network]
-gateway = "10.77.0.1"
-
-[nodes]
-lb1 = { role = "load-balancer", address = "10.77.0.2/24" }
-lb2 = { role = "load-balancer", address = "10.77.0.3/24" }
-api1 = { role = "control-plane", address = "10.77.0.11/24" }
-api2 = { role = "control-plane", address = "10.77.0.12/24" }
-api3 = { role = "control-plane", address = "10.77.0.13/24" }
-"#;
+use world::{BALANCED, Certificate, Files, World};
 
 /// No longer is waited for the end of what a fault does.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -96,12 +75,7 @@ impl Way {
     }
 
     fn world(self) -> World {
-        let mut world = World::new(CLUSTER);
-        world.plug("client", "10.77.0.99/24");
-        for name in ["api1", "api2", "api3"] {
-            let spec = world.plug_node(name);
-            world.serve(&spec, Certificate::Own);
-        }
+        let mut world = World::with_servers(BALANCED, &["api1", "api2", "api3"]);
         for (number, name) in ["lb1", "lb2"].into_iter().enumerate() {
             let spec = world.plug_node(name);
             match self {

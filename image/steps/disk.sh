@@ -57,9 +57,15 @@ publish() {
         rm -f "$OUT"/{kindling.raw,kindling.qcow2,SHA256SUMS,.disk}
     fi
     find "$new" -mindepth 1 -maxdepth 1 -exec mv -f -t "$OUT" {} +
+    checksums
+    rm -rf "$new" "$OUT/old"
+}
+
+# Of all files in OUT.
+checksums() {
     (
         cd "$OUT" || exit
         find . -maxdepth 1 -type f ! -name '.*' ! -name SHA256SUMS -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum
-    ) >"$OUT/SHA256SUMS"
-    rm -rf "$new" "$OUT/old"
+    ) >"$OUT/.sums"
+    mv "$OUT/.sums" "$OUT/SHA256SUMS"
 }

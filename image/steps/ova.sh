@@ -61,11 +61,3 @@ ovf() { # FOLDER
     done
     sed "${sed[@]}" "$IMAGE/ovf/kindling.ovf"
 }
-
-checksums() {
-    (
-        cd "$OUT" || exit
-        find . -maxdepth 1 -type f ! -name '.*' ! -name SHA256SUMS -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum
-    ) >"$OUT/.sums"
-    mv "$OUT/.sums" "$OUT/SHA256SUMS"
-}

@@ -1,6 +1,6 @@
 //! Machines in namespaces, on one network that leads nowhere, for `agent/tests/netns.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -22,6 +22,28 @@ use rcgen::{CertificateParams, Issuer, KeyPair};
 /// Real keys take their time: once is enough for all tests.
 static SECRETS: LazyLock<Secrets> =
     LazyLock::new(|| Secrets::generate(time::OffsetDateTime::now_utc()).unwrap());
+
+/// Two load balancers before three control planes.
+pub const BALANCED: &str = r#"
+version = 1
+name = "balanced"
+kubernetes = "v1.32.3"
+
+[endpoint]
+host = "kubeapi.kang.org"
+vip = "10.77.0.10"
+by = "load-balancer"
+
+[network]
+gateway = "10.77.0.1"
+
+[nodes]
+lb1 = { role = "load-balancer", address = "10.77.0.2/24" }
+lb2 = { role = "load-balancer", address = "10.77.0.3/24" }
+api1 = { role = "control-plane", address = "10.77.0.11/24" }
+api2 = { role = "control-plane", address = "10.77.0.12/24" }
+api3 = { role = "control-plane", address = "10.77.0.13/24" }
+"#;
 
 /// What must be installed, and root. `None`, and a word about it, where the test cannot run.
 pub fn possible() -> Option<()> {
@@ -79,6 +101,17 @@ pub enum Certificate {
 }
 
 impl World {
+    /// As [`World::new`], with a client, and API servers that answer.
+    pub fn with_servers(cluster: &str, servers: &[&str]) -> Self {
+        let mut world = Self::new(cluster);
+        world.plug("client", "10.77.0.99/24");
+        for name in servers {
+            let spec = world.plug_node(name);
+            world.serve(&spec, Certificate::Own);
+        }
+        world
+    }
+
     /// A network without machines, for the cluster of this file.
     pub fn new(cluster: &str) -> Self {
         // The tests of one process run at the same time.
@@ -308,6 +341,34 @@ impl World {
             let kube = Kube::new(server, Credentials::Anonymous, Duration::from_secs(3));
             kube.and_then(|kube| kube.get("/whoami")).map_err(|error| error.to_string())
         })
+    }
+
+    /// Enough connections, one after the other, to meet every server that is in use: who answered, and how
+    /// many requests nobody answered.
+    fn who_answers(&self) -> (BTreeSet<String>, usize) {
+        let answers: Vec<_> = (0..12).map(|_| self.ask("client")).collect();
+        let lost = answers.iter().filter(|answer| answer.is_err()).count();
+        (answers.into_iter().flatten().collect(), lost)
+    }
+
+    /// Asks until exactly these servers answer and no request is lost any more; returns how many were lost
+    /// until then.
+    pub fn wait_for_answers(&self, names: &[&str], when: &str) -> usize {
+        let wanted: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut all_lost = 0;
+        self.wait_for(&format!("{when}: {names:?} answer"), || {
+            let (found, lost) = self.who_answers();
+            all_lost += lost;
+            lost == 0 && found == wanted
+        });
+        all_lost
+    }
+
+    /// What curl prints on `client`.
+    pub fn curl<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> String {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace("client"), "curl", "--silent", "--max-time", "5"]);
+        String::from_utf8_lossy(&command.args(args).output().unwrap().stdout).into_owned()
     }
 
     /// Runs `work` in a thread of the machine's network namespace.

@@ -1,14 +1,12 @@
 //! `kindling certs` and `kindling certs renew`.
 
-use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
 use time::OffsetDateTime;
 
 use super::list::{Entry, Renewer, entries};
 use super::renew::Renewal;
-use crate::agent::{LOCK, ROLE_FILE};
+use crate::agent::{ROLE_FILE, lock};
 use crate::host::date;
 use crate::host::linux::Linux;
 use crate::role::NodeSpec;
@@ -99,20 +97,8 @@ fn renew(role_file: &Path, left: u8, now: bool) -> u8 {
         }
     };
     // The agent brings up what this would restart.
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(LOCK);
-    let _lock = match lock.map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock)) {
-        Ok(Ok(lock)) => lock,
-        Ok(Err(_)) => {
-            eprintln!(
-                "kindling: `kindling apply` runs on this machine\n  remedy: try again when it is done: `kindling status --wait`"
-            );
-            return exit::FAILED;
-        }
-        Err(error) => {
-            eprintln!("kindling: cannot open {LOCK}: {error}\n  remedy: run as root");
-            return exit::FAILED;
-        }
-    };
+    let held = "`kindling apply` runs on this machine\n  remedy: try again when it is done: `kindling status --wait`";
+    let Some(_lock) = lock(held) else { return exit::FAILED };
     let renewal = Renewal { host: &host, spec: &spec, left, now };
     match renewal.run(&mut |line| println!("waiting: {line}")) {
         Ok(done) => {

@@ -9,6 +9,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::cluster::pki::validity;
 use crate::host::{Host, read_text};
 use crate::plan::CA_FILE;
+use crate::survey::kubeconfig_field;
 
 /// Who makes a new one, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,9 +117,8 @@ pub fn entries(host: &dyn Host) -> Vec<Entry> {
 
 /// The certificate in a PEM file or in a kubeconfig.
 fn certificate(text: &str) -> Option<String> {
-    let data = text.lines().find_map(|l| l.trim().strip_prefix("client-certificate-data: "));
-    match data {
-        Some(data) => String::from_utf8(STANDARD.decode(data.trim()).ok()?).ok(),
+    match kubeconfig_field(text, "client-certificate-data: ") {
+        Some(data) => String::from_utf8(STANDARD.decode(data).ok()?).ok(),
         None => {
             // The kubelet's files hold the key as well, in either order.
             let from = text.find("-----BEGIN CERTIFICATE-----")?;

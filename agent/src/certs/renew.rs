@@ -18,6 +18,7 @@ use crate::error::StepError;
 use crate::host::{Command, Host, date, exists, read_text};
 use crate::kube::Server;
 use crate::lease::{self, Lock};
+use crate::render::API_PORT;
 use crate::retry::{Attempt, Patience, wait};
 use crate::role::{ControlPlaneRole, NodeSpec};
 use crate::step::certificates::Certificates;
@@ -125,7 +126,7 @@ impl Renewal<'_> {
         let urgent = first.is_none_or(|ends| ends - date(self.host) < URGENT);
         let ready = || -> Result<(), String> {
             for peer in &role.peers {
-                let server = Server::at(&self.spec.ca, *peer, 6443);
+                let server = Server::at(&self.spec.ca, *peer, API_PORT);
                 let asked = self.host.get(&server, &credentials, "/readyz", Duration::from_secs(5));
                 asked.map_err(|error| format!("the API server at {peer} is not ready: {error}"))?;
             }
@@ -232,7 +233,7 @@ impl Renewal<'_> {
         waiting(&format!("{component} is started again with the new certificates"));
         self.write(&path, &changed, 0o600)?;
         let credentials = administrator(self.host, self.spec, role)?;
-        let own = Server::at(&self.spec.ca, self.spec.address(), 6443);
+        let own = Server::at(&self.spec.ca, self.spec.address(), API_PORT);
         wait(
             self.host,
             Patience::seconds(self.spec.deadlines.kubeadm),

@@ -8,6 +8,7 @@ mod check;
 mod check_endpoint;
 mod derive;
 mod file;
+pub mod hypervisor;
 mod kubeconfig;
 mod labels;
 pub mod new;
@@ -18,7 +19,6 @@ pub mod render;
 pub mod sealed;
 mod secrets;
 pub mod seed;
-pub mod target;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -35,8 +35,7 @@ pub use pki::{KeyPairPem, Leaf, Pair, PkiError, end_of, issue, outdated};
 pub use sealed::SecretsFile;
 pub use secrets::{Expired, Secrets, new_token};
 
-/// The port of every API server, which kubeadm's `bindPort` defaults to.
-pub const API_PORT: u16 = 6443;
+pub use crate::render::API_PORT;
 /// Where the proxy listens on a control plane, whose 6443 is the API server's.
 pub const STACKED_PROXY_PORT: u16 = 8443;
 /// haproxy's page of figures, and where any proxy says that it lives.

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use super::file::{self, FileError};
 use super::seed::Seed;
 use super::{Cluster, Node, STATS_PORT, Secrets, kubeconfig};
-use crate::mint::Minted;
 use crate::role::file as role;
 use crate::role::types::*;
 
@@ -53,23 +52,20 @@ pub fn outputs(cluster: &Cluster, secrets: &Secrets, only: Option<&str>) -> Resu
         return Err(RenderError::NoSuchNode { name: name.to_owned(), known });
     }
     for node in cluster.nodes.iter().filter(|n| only.is_none_or(|name| n.name.as_str() == name)) {
-        outputs.extend(node_outputs(cluster, node, &role_file(cluster, secrets, node))?);
+        let seed = Seed::new(cluster, node, &role_file(cluster, secrets, node));
+        let folder = PathBuf::from(node.name.as_str());
+        let disk = seed.disk().map_err(|source| RenderError::Disk { node: node.name.clone(), source })?;
+        for (name, bytes) in [
+            ("role.toml", seed.role.expose().as_bytes().to_vec()),
+            ("user-data", seed.user_data.expose().as_bytes().to_vec()),
+            ("meta-data", seed.meta_data.into_bytes()),
+            ("network-config", seed.network_config.into_bytes()),
+            ("seed.img", disk),
+        ] {
+            outputs.push(Output { path: folder.join(name), bytes });
+        }
     }
     Ok(outputs)
-}
-
-fn node_outputs(cluster: &Cluster, node: &Node, role: &role::RoleFile) -> Result<Vec<Output>, RenderError> {
-    let seed = Seed::new(cluster, node, role);
-    let folder = PathBuf::from(node.name.as_str());
-    let disk = seed.disk().map_err(|source| RenderError::Disk { node: node.name.clone(), source })?;
-    let files = [
-        ("role.toml", seed.role.expose().as_bytes().to_vec()),
-        ("user-data", seed.user_data.expose().as_bytes().to_vec()),
-        ("meta-data", seed.meta_data.into_bytes()),
-        ("network-config", seed.network_config.into_bytes()),
-        ("seed.img", disk),
-    ];
-    Ok(files.map(|(name, bytes)| Output { path: folder.join(name), bytes }).into())
 }
 
 /// Writes what [`outputs`] renders below `folder`: folders 0700, files 0600, each file atomically, and
@@ -80,32 +76,7 @@ pub fn all(
     folder: &Path,
     only: Option<&str>,
 ) -> Result<Vec<Written>, RenderError> {
-    write(outputs(cluster, secrets, only)?, folder)
-}
-
-/// As [`all`], for one node of a cluster that is up, which joins with this token.
-pub fn later(
-    cluster: &Cluster,
-    secrets: &Secrets,
-    folder: &Path,
-    node: &Node,
-    minted: &Minted,
-) -> Result<Vec<Written>, RenderError> {
-    let role = role::RoleFile {
-        token: Some(minted.token.clone()),
-        token_expires: Some(Moment(minted.expires)),
-        ..role_file(cluster, secrets, node)
-    };
-    write(node_outputs(cluster, node, &role)?, folder)
-}
-
-/// The secrets as if this had been their token from the start.
-pub fn with_token(cluster: &Cluster, secrets: Secrets, minted: &Minted) -> Secrets {
-    let life = time::Duration::hours(i64::from(cluster.token_ttl_hours));
-    Secrets { token: minted.token.clone(), token_made: minted.expires - life, ..secrets }
-}
-
-fn write(outputs: Vec<Output>, folder: &Path) -> Result<Vec<Written>, RenderError> {
+    let outputs = outputs(cluster, secrets, only)?;
     let mut written = Vec::new();
     file::make_private_folder(folder)?;
     for Output { path, bytes } in outputs {

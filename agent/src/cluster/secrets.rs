@@ -40,6 +40,8 @@ pub struct Secrets {
     pub token: BootstrapToken,
     /// When the token was made: its life is counted from here until the cluster counts itself.
     pub token_made: OffsetDateTime,
+    /// Of a token that the cluster made, which is in no file.
+    pub token_ends: Option<OffsetDateTime>,
     /// 1-8 characters, all that keepalived takes.
     pub vrrp_password: Secret,
     pub stats_password: Secret,
@@ -71,6 +73,7 @@ impl Secrets {
             ca,
             registries: BTreeMap::new(),
             recipients: Vec::new(),
+            token_ends: None,
         })
     }
 
@@ -89,6 +92,11 @@ impl Secrets {
         })
     }
 
+    /// With a token that the cluster made.
+    pub fn with_token(self, token: BootstrapToken, ends: OffsetDateTime) -> Self {
+        Self { token, token_ends: Some(ends), ..self }
+    }
+
     /// The file's bytes: encrypted where it has recipients.
     pub fn to_file(&self, path: &Path) -> Result<Vec<u8>, FileError> {
         let text = self.to_toml();
@@ -101,7 +109,7 @@ impl Secrets {
     /// When the token ends at the latest, as long as the cluster has not begun to count itself.
     pub fn token_expires(&self, cluster: &Cluster) -> Option<OffsetDateTime> {
         let life = Duration::hours(i64::from(cluster.token_ttl_hours));
-        (!life.is_zero()).then(|| self.token_made + life)
+        self.token_ends.or_else(|| (!life.is_zero()).then(|| self.token_made + life))
     }
 
     /// Reads and validates a secrets file, which must be its owner's alone. With a cluster also whether
@@ -234,6 +242,7 @@ fn read(
             .map(|(host, password)| Some((host, password?)))
             .collect::<Option<_>>()?,
         recipients: recipients.unwrap_or_default(),
+        token_ends: None,
     })
 }
 

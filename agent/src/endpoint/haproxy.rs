@@ -8,9 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::learn::List;
-use crate::render::{
-    API_PORT, HAPROXY_BACKEND as BACKEND, HAPROXY_CHECKS as CHECKS, HAPROXY_SOCKET as SOCKET,
-};
+use crate::render::{API_PORT, HAPROXY_BACKEND as BACKEND, HAPROXY_SOCKET as SOCKET, haproxy_checks};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -71,7 +69,7 @@ fn changes(current: &BTreeMap<String, Current>, servers: &List) -> Vec<String> {
             None => commands.push(format!(
                 "add server {server} {address}:{API_PORT} {} check-sni {name} verifyhost {name}; \
                  enable health {server}; enable server {server}; set server {server} health down",
-                CHECKS.join(" ")
+                haproxy_checks().join(" ")
             )),
             Some(known) => {
                 let mut line = Vec::new();

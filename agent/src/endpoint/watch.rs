@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
-use nix::time::{ClockId, clock_gettime};
 
 use super::health::{Health, Outcome, Rules};
 use super::probe::Probe;
@@ -203,7 +202,7 @@ fn write_number(number: i32) -> io::Result<()> {
 
 /// Seconds since boot, those in which the machine slept included.
 fn now() -> f64 {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0.0, |t| t.tv_sec() as f64 + t.tv_nsec() as f64 / 1e9)
+    Linux::default().clock().up
 }
 
 /// systemd's side of sd_notify(3): if nothing is heard for WatchdogSec, the process is started again.

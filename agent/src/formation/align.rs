@@ -57,7 +57,7 @@ pub fn align(nodes: &mut [Node], how: Align, mut shift: impl FnMut(&str, f64)) -
 
 impl Node {
     /// All but the power-on, which is by the host's clock.
-    fn shift(&mut self, by: f64) {
+    pub(super) fn shift(&mut self, by: f64) {
         for run in &mut self.runs {
             run.kernel = run.kernel.map(|k| k + by);
             run.started += by;

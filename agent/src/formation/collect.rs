@@ -173,19 +173,7 @@ fn place_inexact(nodes: &mut [Node]) {
     let on = nodes.iter().filter_map(|n| n.powered_on);
     let first = known.chain(on).reduce(f64::min).unwrap_or(0.0);
     for node in nodes.iter_mut().filter(|n| !n.exact) {
-        let by = node.powered_on.unwrap_or(first) - node.runs.first().map_or(0.0, |r| r.started);
-        for run in &mut node.runs {
-            run.started += by;
-            run.ended += by;
-            for span in &mut run.spans {
-                span.started += by;
-                span.ended += by;
-                for wait in &mut span.waits {
-                    wait.from += by;
-                    wait.to += by;
-                }
-            }
-        }
+        node.shift(node.powered_on.unwrap_or(first) - node.runs.first().map_or(0.0, |r| r.started));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{API_PORT, WRITTEN_BY};
+use crate::plan::CA_FILE;
 use crate::role::NodeSpec;
 use crate::role::types::ProxyKind;
 
@@ -13,10 +14,12 @@ pub const HEALTH_PATH: &str = "/healthz";
 pub const HAPROXY_BACKEND: &str = "control-planes";
 pub const HAPROXY_SOCKET: &str = "/run/haproxy/admin.sock";
 /// How every server is checked; a server that is added at run time has no defaults.
-pub const HAPROXY_CHECKS: [&str; 2] = [
-    "check check-ssl verify required ca-file /etc/kindling/ca.crt",
-    "inter 500ms fastinter 250ms fall 3 rise 2 on-marked-down shutdown-sessions",
-];
+pub fn haproxy_checks() -> [String; 2] {
+    [
+        format!("check check-ssl verify required ca-file {CA_FILE}"),
+        "inter 500ms fastinter 250ms fall 3 rise 2 on-marked-down shutdown-sessions".into(),
+    ]
+}
 
 /// The user of the statistics' page.
 const STATS_USER: &str = "kindling";
@@ -32,6 +35,7 @@ pub fn haproxy(spec: &NodeSpec) -> String {
     // A load balancer without a VIP cannot be written in a cluster file; it would listen everywhere.
     let vip = spec.endpoint.vip.map(|vip| vip.to_string()).unwrap_or_default();
     let stats_port = proxy.stats_port;
+    let [how, how_often] = haproxy_checks();
     // The role file is refused without it.
     let password = quoted(proxy.stats_password.as_ref().map_or("", |p| p.expose()));
     let mut text = format!(
@@ -85,8 +89,6 @@ backend {HAPROXY_BACKEND}
     default-server {how}
     default-server {how_often}
 ",
-        how = HAPROXY_CHECKS[0],
-        how_often = HAPROXY_CHECKS[1],
     );
     for (name, address) in &proxy.servers {
         // kubeadm puts the node's name into the API server's certificate.

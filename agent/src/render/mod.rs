@@ -22,7 +22,7 @@ pub use etcd::{
     ClusterState, ETCD_CLIENT_PORT, ETCD_DATA, ETCD_FILE, ETCD_PEER_PORT, ETCD_PKI, client_url, etcd,
     peer_url,
 };
-pub use haproxy::{HAPROXY_BACKEND, HAPROXY_CHECKS, HAPROXY_SOCKET, HEALTH_PATH, haproxy};
+pub use haproxy::{HAPROXY_BACKEND, HAPROXY_SOCKET, HEALTH_PATH, haproxy, haproxy_checks};
 pub use hosts::hosts;
 pub use keepalived::keepalived;
 pub use kernel::{modules, modules_conf, sysctl_conf, sysctls};
@@ -31,7 +31,8 @@ pub use nginx::{NGINX_SERVERS, nginx, nginx_server};
 pub use watched::watched;
 
 /// First line of every rendered file that has comments.
-const WRITTEN_BY: &str = "# Written by Kindling from the role file: changes are lost at the next run.\n";
+pub(crate) const WRITTEN_BY: &str =
+    "# Written by Kindling from the role file: changes are lost at the next run.\n";
 
-/// The API server's own port on every control plane.
+/// The API server's own port on every control plane, which kubeadm's `bindPort` defaults to.
 pub const API_PORT: u16 = 6443;

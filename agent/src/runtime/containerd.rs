@@ -4,9 +4,10 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use super::{WRITTEN_BY, is_docker_hub, path_of, quoted};
+use super::{is_docker_hub, path_of, quoted};
 use crate::facts::Facts;
-use crate::plan::{Action, FileSpec, Step};
+use crate::plan::{Action, FileSpec, Step, step};
+use crate::render::WRITTEN_BY;
 use crate::role::{Kubernetes, Registry};
 use crate::step::service::Service;
 
@@ -28,11 +29,8 @@ pub fn steps(kubernetes: &Kubernetes, facts: &Facts, pause: &str) -> Vec<Step> {
         .with_part("cri")
         .instead_of(super::docker::UNITS)
         .instead_of(&[super::crio::UNIT]);
-    vec![Step {
-        id: "containerd",
-        title: "containerd with systemd cgroups and the given registries".into(),
-        action: Action::Service(service),
-    }]
+    let title = "containerd with systemd cgroups and the given registries";
+    vec![step("containerd", title, Action::Service(service))]
 }
 
 pub fn lacking(facts: &Facts) -> Option<(&'static str, &'static str)> {

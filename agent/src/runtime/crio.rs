@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{WRITTEN_BY, logins_file, quoted};
+use super::{logins_file, quoted};
 use crate::facts::Facts;
-use crate::plan::{Action, FileSpec, Step};
+use crate::plan::{Action, FileSpec, Step, step};
+use crate::render::WRITTEN_BY;
 use crate::role::Kubernetes;
 use crate::step::service::Service;
 
@@ -26,8 +27,7 @@ pub fn steps(kubernetes: &Kubernetes, pause: &str) -> Vec<Step> {
     files.extend(logins_file(kubernetes));
     let service =
         Service::new(UNIT, files).instead_of(super::docker::UNITS).instead_of(&[super::containerd::UNIT]);
-    let title = "CRI-O with systemd cgroups and the given registries".into();
-    vec![Step { id: "crio", title, action: Action::Service(service) }]
+    vec![step("crio", "CRI-O with systemd cgroups and the given registries", Action::Service(service))]
 }
 
 pub fn lacking(facts: &Facts) -> Option<(&'static str, &'static str)> {

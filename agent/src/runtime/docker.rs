@@ -8,9 +8,10 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::{WRITTEN_BY, containerd, is_docker_hub, logins_file, path_of, pretty};
+use super::{containerd, is_docker_hub, logins_file, path_of, pretty};
 use crate::facts::Facts;
-use crate::plan::{Action, FileSpec, Step};
+use crate::plan::{Action, FileSpec, Step, step};
+use crate::render::WRITTEN_BY;
 use crate::role::types::KubernetesVersion;
 use crate::role::{Kubernetes, Registry};
 use crate::step::service::Service;
@@ -28,10 +29,11 @@ pub fn has_shim(kubeadm: KubernetesVersion) -> bool {
 }
 
 pub fn steps(kubernetes: &Kubernetes, kubeadm: KubernetesVersion, pause: &str) -> Vec<Step> {
-    let step = |id, title: &str, service| Step { id, title: title.into(), action: Action::Service(service) };
-    let below = Service::new(containerd::UNIT, vec![FileSpec::public(containerd::CONFIG, CONTAINERD)])
-        .answering("ctr", &["version"])
-        .instead_of(&[super::crio::UNIT]);
+    let step = |id, title: &str, service| step(id, title, Action::Service(service));
+    let below =
+        Service::new(containerd::UNIT, vec![FileSpec::public(containerd::CONFIG, containerd_alone())])
+            .answering("ctr", &["version"])
+            .instead_of(&[super::crio::UNIT]);
     let mut files = vec![FileSpec::public("/etc/docker/daemon.json", config(kubernetes))];
     for registry in &kubernetes.registries {
         files.extend(certificate(registry).map(|(path, text)| FileSpec::public(path, text)));
@@ -71,11 +73,9 @@ pub fn lacking(kubeadm: KubernetesVersion, facts: &Facts) -> Option<(&'static st
 }
 
 /// containerd as docker's own package has it: without the kubelet's side.
-const CONTAINERD: &str = "\
-# Written by Kindling from the role file: changes are lost at the next run.
-version = 2
-disabled_plugins = [\"io.containerd.grpc.v1.cri\"]
-";
+fn containerd_alone() -> String {
+    format!("{WRITTEN_BY}version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n")
+}
 
 /// For the unit of cri-dockerd.
 fn environment(pause: &str) -> String {

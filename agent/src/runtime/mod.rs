@@ -5,19 +5,15 @@ pub mod containerd;
 pub mod crio;
 pub mod docker;
 
-use std::fmt::Write;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::facts::Facts;
-use crate::plan::{Action, FileSpec, Step};
+use crate::plan::{Action, FileSpec, Step, step};
+use crate::render::WRITTEN_BY;
 use crate::role::Kubernetes;
 use crate::role::types::{KubernetesVersion, RuntimeName};
-
-/// First line of every file here that has comments.
-const WRITTEN_BY: &str = "# Written by Kindling from the role file: changes are lost at the next run.\n";
 
 /// Where kubeadm, the kubelet and crictl find the runtime. With several in the image kubeadm refuses to guess, so it is
 /// always named.
@@ -40,14 +36,10 @@ pub fn steps(kubernetes: &Kubernetes, facts: &Facts) -> Vec<Step> {
         RuntimeName::Crio => crio::steps(kubernetes, pause),
     };
     let file = FileSpec::public("/etc/crictl.yaml", crictl(socket(kubernetes.runtime, kubeadm)));
-    steps.push(Step {
-        id: "crictl",
-        title: "crictl knows the runtime".into(),
-        action: Action::Files(vec![file]),
-    });
+    steps.push(step("crictl", "crictl knows the runtime", Action::Files(vec![file])));
     // Docker shares containerd's store; CRI-O has one of its own, and pulls.
     if kubernetes.runtime != RuntimeName::Crio {
-        steps.push(Step { id: "images", title: "preloaded images pinned".into(), action: Action::Images });
+        steps.push(step("images", "preloaded images pinned", Action::Images));
     }
     steps
 }
@@ -106,7 +98,5 @@ fn quoted(text: &str) -> String {
 }
 
 fn pretty(value: &Value) -> String {
-    let mut text = String::new();
-    let _ = writeln!(text, "{value:#}");
-    text
+    format!("{value:#}\n")
 }

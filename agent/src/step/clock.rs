@@ -83,7 +83,7 @@ fn synchronised(host: &dyn Host) -> bool {
     )
 }
 
-pub fn text(time: OffsetDateTime) -> String {
+fn text(time: OffsetDateTime) -> String {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
     time.format(&format).unwrap_or_default()
 }

@@ -10,7 +10,7 @@ use super::etcd_health::Healthy;
 use super::{Context, Found, kubeadm};
 use crate::error::StepError;
 use crate::host::{Command, Host, exists, read_text};
-use crate::kube::{Credentials, KubeError, Server, node_is_ready};
+use crate::kube::{Credentials, KubeError, Server, condition, conditions, node_is_ready};
 use crate::plan::KEEPALIVED;
 use crate::preflight::twins;
 use crate::retry::{Attempt, Patience, wait};
@@ -149,10 +149,9 @@ fn unready(error: &KubeError) -> String {
 /// What the Ready condition says, and what else presses: without disk no add-on's pod comes, and Ready speaks of the
 /// network only.
 fn not_ready_message(node: &Value) -> String {
-    let conditions = || node["status"]["conditions"].as_array().into_iter().flatten();
     let message = |condition: &Value| condition["message"].as_str().map(str::to_owned);
-    let ready = conditions().find(|c| c["type"] == "Ready").and_then(message);
-    let pressing = conditions()
+    let ready = message(condition(node, "Ready"));
+    let pressing = conditions(node)
         .filter(|c| c["status"] == "True" && c["type"].as_str().is_some_and(|t| t.ends_with("Pressure")))
         .filter_map(message);
     let all: Vec<String> = ready.into_iter().chain(pressing).collect();

@@ -35,13 +35,10 @@ impl Kubeconfig {
         })
     }
 
-    /// One cluster and one user, as both write it: no YAML library is needed for that.
-    fn parse(text: &str) -> Result<Self, String> {
-        let value = |key: &str| {
-            let line = text.lines().find_map(|l| l.trim().trim_start_matches("- ").strip_prefix(key));
-            line.map(|v| v.trim().trim_matches('"').to_owned()).filter(|v| !v.is_empty())
-        };
-        let need = |key: &str| value(key).ok_or_else(|| format!("has no `{}`", key.trim_end_matches(": ")));
+    /// The error says what is missing, and quotes nothing.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let need =
+            |key: &str| field(text, key).ok_or_else(|| format!("has no `{}`", key.trim_end_matches(": ")));
         // The error of base64 would quote what is secret.
         let pem = |key: &str| {
             let bytes = STANDARD.decode(need(key)?).ok().and_then(|b| String::from_utf8(b).ok());
@@ -60,12 +57,19 @@ impl Kubeconfig {
         Ok(Self {
             host: host.trim_matches(['[', ']']).to_owned(),
             port,
-            name: value("tls-server-name: "),
+            name: field(text, "tls-server-name: "),
             ca: pem("certificate-authority-data: ")?,
             certificate: pem("client-certificate-data: ")?,
             key: Secret::new(pem("client-key-data: ")?),
         })
     }
+}
+
+/// The value behind `key`, as in `server: `. One cluster and one user stand in such a file, as both write it: no YAML
+/// library is needed for that.
+pub fn field(text: &str, key: &str) -> Option<String> {
+    let line = text.lines().find_map(|l| l.trim().trim_start_matches("- ").strip_prefix(key));
+    line.map(|v| v.trim().trim_matches('"').to_owned()).filter(|v| !v.is_empty())
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::planes::{condition, is_control_plane, trouble};
+use super::planes::{is_control_plane, trouble};
 use super::{Answers, CertificateRow, EtcdRow, Finding, NodeRow, PlaneRow, Refusal, Survey, VipRow};
+use crate::kube::{condition, node_is_ready};
 
 /// Certificates that end sooner are told.
 const SOON: i64 = 30;
@@ -65,7 +66,7 @@ impl<'a> Judge<'a> {
     }
 
     fn ready(&self, node: &str) -> bool {
-        items(&self.answers.nodes).any(|n| name(n) == node && crate::kube::node_is_ready(n))
+        items(&self.answers.nodes).any(|n| name(n) == node && node_is_ready(n))
     }
 
     fn endpoint(&mut self) {
@@ -102,7 +103,7 @@ impl<'a> Judge<'a> {
             let row = NodeRow {
                 name: name(node).to_owned(),
                 roles: roles.map(str::to_owned).collect(),
-                ready: crate::kube::node_is_ready(node),
+                ready: node_is_ready(node),
                 version: text(&node["status"]["nodeInfo"]["kubeletVersion"]),
                 taints: taints.map(taint).collect(),
                 pressure: PRESSURES

@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-pub use access::Kubeconfig;
+pub use access::{Kubeconfig, field as kubeconfig_field};
 pub use command::run;
 pub use judge::judge;
 pub use planes::trouble as pod_trouble;

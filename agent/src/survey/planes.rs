@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
+use crate::kube::condition;
+
 /// kubeadm's label, and the older one of 1.20.
 pub fn is_control_plane(node: &Value) -> bool {
     let labels = &node["metadata"]["labels"];
@@ -15,12 +17,6 @@ pub fn is_control_plane(node: &Value) -> bool {
 pub fn address(node: &Value) -> Option<Ipv4Addr> {
     let list = node["status"]["addresses"].as_array()?;
     list.iter().find(|a| a["type"] == "InternalIP")?["address"].as_str()?.parse().ok()
-}
-
-pub fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
-    static NONE: Value = Value::Null;
-    let list = object["status"]["conditions"].as_array();
-    list.and_then(|list| list.iter().find(|c| c["type"] == kind)).unwrap_or(&NONE)
 }
 
 /// `None` for a pod that does what it should; otherwise why it does not.

@@ -6,10 +6,11 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use super::{Certificate, PlaneAnswer};
+use crate::render::API_PORT;
 
 /// The hardware address of each neighbour, after each was spoken to.
 pub fn neighbours(addresses: &[Ipv4Addr]) -> BTreeMap<Ipv4Addr, String> {
-    let address = |ip: &Ipv4Addr| SocketAddr::from((*ip, 6443));
+    let address = |ip: &Ipv4Addr| SocketAddr::from((*ip, API_PORT));
     // The kernel asks the link for the address before anything is sent; whether somebody answers does not matter.
     if let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) {
         for ip in addresses {

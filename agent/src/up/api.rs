@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -13,6 +11,7 @@ use super::UpError;
 use super::plan::Api;
 use crate::kube::{Credentials, Kube, Server, node_is_ready};
 use crate::role::types::Secret;
+use crate::survey::Kubeconfig;
 
 /// The administrator's kubeconfig of `kindling render`, towards the port on this host.
 pub fn kubeconfig(rendered: &str, api: &Api, port: u16) -> Result<Secret, UpError> {
@@ -33,33 +32,23 @@ pub fn kubeconfig(rendered: &str, api: &Api, port: u16) -> Result<Secret, UpErro
             }
         }
     }
-    if replaced { Ok(Secret::new(text)) } else { Err(not_ours("server")) }
+    if replaced { Ok(Secret::new(text)) } else { Err(not_ours("has no `server`")) }
 }
 
-fn not_ours(key: &str) -> UpError {
-    UpError::new(
-        format!("the seeds' admin.conf has no `{key}`"),
-        "render the seeds again with `kindling render`",
-    )
+const RENDER: &str = "render the seeds again with `kindling render`";
+
+fn not_ours(what: &str) -> UpError {
+    UpError::new(format!("the seeds' admin.conf {what}"), RENDER)
 }
 
 /// A client with the kubeconfig's certificate.
 pub fn client(kubeconfig: &Secret, api: &Api, port: u16) -> Result<Kube, UpError> {
-    let data = |key: &str| {
-        let line = kubeconfig.expose().lines().find_map(|l| l.trim().strip_prefix(&format!("{key}: ")));
-        let bytes = STANDARD.decode(line?.trim()).ok()?;
-        String::from_utf8(bytes).ok()
-    };
-    let read = |key| data(key).ok_or_else(|| not_ours(key));
-    let certificate = read("client-certificate-data")? + &read("client-key-data")?;
-    let server = Server {
-        ca: read("certificate-authority-data")?,
-        address: ([127, 0, 0, 1], port).into(),
-        name: Some(api.name.clone()),
-    };
-    Kube::new(server, Credentials::Certificate(Secret::new(certificate)), Duration::from_secs(10)).map_err(
-        |error| UpError::new(format!("admin.conf: {error}"), "render the seeds again with `kindling render`"),
-    )
+    let Kubeconfig { ca, certificate, key, .. } =
+        Kubeconfig::parse(kubeconfig.expose()).map_err(|what| not_ours(&what))?;
+    let identity = Secret::new(certificate + key.expose());
+    let server = Server { ca, address: ([127, 0, 0, 1], port).into(), name: Some(api.name.clone()) };
+    Kube::new(server, Credentials::Certificate(identity), Duration::from_secs(10))
+        .map_err(|error| UpError::new(format!("admin.conf: {error}"), RENDER))
 }
 
 /// A Node as the API has it.

@@ -45,6 +45,7 @@ pub fn dummies() -> Secrets {
         },
         admin: pair("admin"),
         recipients: Vec::new(),
+        token_ends: None,
         registries: [("harbor.kang.org".to_owned(), Secret::new("dummyharbor"))].into(),
     }
 }
