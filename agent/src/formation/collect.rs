@@ -16,7 +16,9 @@ pub enum Trouble {
         "{0} is neither a status file nor a serial log with lines of the agent (`kindling[1/13] ...`)\n  remedy: give what `kindling status --json` prints on a node, a VM's serial log, or what `kindling report --json` printed"
     )]
     Unknown(PathBuf),
-    #[error("{0}")]
+    #[error(
+        "{0}; or, for machines that `kindling up` did not start, give files: what `kindling status --json` printed on each, or their serial logs"
+    )]
     State(#[from] crate::up::UpError),
 }
 
