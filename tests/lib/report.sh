@@ -9,6 +9,7 @@ say etc "$(findmnt -no SOURCE,FSTYPE /etc | xargs)"
 say verity "$(dmsetup status root | xargs)"
 say version "$(sed -n 's/^IMAGE_VERSION=//p' /etc/os-release | tr -d \")"
 say loader "$(bootctl status --no-pager 2>/dev/null | sed -n 's/^ *Current Entry: //p')"
+say entries "$(find "$(bootctl --print-boot-path)/EFI/Linux" -name '*.efi' -printf '%f\n' | sort | xargs)"
 say secure-boot "$(bootctl status --no-pager 2>/dev/null | sed -n 's/^ *Secure Boot: //p')"
 bad=
 for path in / /usr /usr/bin /usr/local/bin /usr/lib/cni; do
