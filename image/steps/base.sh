@@ -63,7 +63,7 @@ summary() {
     kubernetes_arguments
     "${MKOSI[@]}" --directory "$IMAGE" --distribution "$DISTRO" "${KUBERNETES_ARGUMENTS[@]}" summary
     "${MKOSI[@]}" --directory "$IMAGE/initrd" --distribution "$DISTRO" summary
-    "${MKOSI[@]}" --directory "$IMAGE/disk" --distribution "$DISTRO" summary
+    "${MKOSI[@]}" --directory "$IMAGE/disk" --distribution "$DISTRO" "${SECURE_BOOT[@]}" summary
 }
 
 base_tree() {
