@@ -81,7 +81,7 @@ flip() { # RAW LABEL PROGRAM DISK [LABEL OF THE SLOT IN DISK'S TABLE OF RAW]
 
 # The first sector of a slot's root: the larger one of the two partitions that have the label.
 root_start() { # RAW LABEL
-    sfdisk --json "$1" | jq --arg label "$2" '[.partitiontable.partitions[] | select(.name == $label)] | max_by(.size) | .start'
+    sfdisk --json "$1" | jq --arg name "$2" '[.partitiontable.partitions[] | select(.name == $name)] | max_by(.size) | .start'
 }
 
 ended() {
