@@ -7,7 +7,7 @@ SHELL := /bin/bash
 export KINDLING_CACHE ?= $(CURDIR)/.cache
 # Options of `make image`; image/bake --help says more of each.
 export DISTRO ?= ubuntu
-export MIRROR KUBERNETES KUBERNETES_DIR KUBERNETES_VERSION KUBERNETES_MIRROR
+export MIRROR KUBERNETES KUBERNETES_DIR KUBERNETES_VERSION KUBERNETES_MIRROR SECURE_BOOT_KEY SECURE_BOOT_CERTIFICATE UPDATE
 
 KINDLING := target/release/kindling
 DEMO := build/demo
@@ -68,6 +68,13 @@ e2e-operator: build test-tree ## What takes long of the operator's day: libvirt,
 	tests/libvirt
 	tests/ha later
 	tests/ha direct form certs
+
+.PHONY: e2e-image
+e2e-image: build test-image ## The disk in QEMU: sealed, updated and rolled back, under Secure Boot; and baked twice to the same bytes
+	tests/sealed
+	tests/update
+	tests/secure-boot
+	tests/image-twice
 
 .PHONY: chaos
 chaos: build test-tree ## N=3 formations with random faults, of the seeds SEED=1, ...; in machines (root)

@@ -63,7 +63,7 @@ summary() {
     kubernetes_arguments
     "${MKOSI[@]}" --directory "$IMAGE" --distribution "$DISTRO" "${KUBERNETES_ARGUMENTS[@]}" summary
     "${MKOSI[@]}" --directory "$IMAGE/initrd" --distribution "$DISTRO" summary
-    "${MKOSI[@]}" --directory "$IMAGE/disk" --distribution "$DISTRO" summary
+    "${MKOSI[@]}" --directory "$IMAGE/disk" --distribution "$DISTRO" "${SECURE_BOOT[@]}" summary
 }
 
 base_tree() {
@@ -75,7 +75,8 @@ base_tree() {
     [[ $KUBERNETES != apt ]] || kubernetes_sandbox_tree "$CACHE/sandbox-$DISTRO"
     kubernetes_arguments
     clear_folder "$work"
-    run_mkosi_for_node "$IMAGE" --output-directory "$work" "${KUBERNETES_ARGUMENTS[@]}"
+    run_mkosi_for_node "$IMAGE" --output-directory "$work" --source-date-epoch "$EPOCH_BASE" \
+        "${KUBERNETES_ARGUMENTS[@]}"
     mv "$work" "$BASE"
     touch "$BASE"
     prune base
@@ -88,7 +89,7 @@ initrd() {
     local work=$CACHE/$DISTRO/initrd.work
     sandbox_tree "$DISTRO" "$CACHE/sandbox-$DISTRO"
     clear_folder "$work"
-    run_mkosi_for_node "$IMAGE/initrd" --output-directory "$work"
+    run_mkosi_for_node "$IMAGE/initrd" --output-directory "$work" --source-date-epoch "$EPOCH_INITRD"
     mv "$work" "${INITRD%/*}"
     touch "${INITRD%/*}"
     prune initrd

@@ -1,38 +1,56 @@
 # shellcheck shell=bash
 # The bootable disk, and the exchange of the old outputs for the new ones. Read by `image/bake`.
 
+# What the initrd needs, as modules or built into the kernel; mkosi passes over names that it does not find.
+KERNEL_NEEDS=(dm-verity erofs overlay ext4 virtio_blk)
+
 # An image that is grown to this size can be booted as it is; blocks that nobody wrote take no space.
 DISK_SIZE=20G
 
 node_disk() {
+    ! disk_up_to_date || return 0
     initrd
     say "baking the disk"
     local new=$OUT/new work=$CACHE/$DISTRO/disk.work
     mkdir -p "$new"
     clear_folder "$work"
+    check_kernel
     sandbox_tree "$DISTRO" "$CACHE/sandbox-$DISTRO"
     # As an archive, because mkosi copies folders in a way that cannot copy the device nodes by which a layer of an
     # image says that a file of the layer below is gone.
     tar -C "$TREE" --xattrs --acls --numeric-owner -cf "$work/tree.tar" .
     repart_definitions "$work/repart"
     run_mkosi_for_node "$IMAGE/disk" --output-directory "$work" --base-tree "$work/tree.tar" --initrd "$INITRD" \
-        --repart-directory "$work/repart" --incremental no --cache-only always
+        --repart-directory "$work/repart" --seed "$(uuid "$VERSION")" --source-date-epoch "$EPOCH" \
+        --unified-kernel-image-format "kindling_$VERSION" "${SECURE_BOOT[@]}" --incremental no --cache-only always
     say "writing the qcow2"
     run_tool qemu-img convert -O qcow2 -o compression_type=zstd -c -W -m 4 "$work/kindling.raw" "$work/kindling.qcow2"
     run_tool qemu-img resize -q "$work/kindling.qcow2" "$DISK_SIZE"
-    mv "$work"/kindling.{raw,qcow2} "$new/"
+    mv "$work"/kindling.{raw,qcow2,efi} "$new/"
     rm -rf "$work"
     printf '%s\n' "$KEY_DISK" >"$new/.disk"
 }
 
-# The root partition as large as this tree needs, so that no one hashes or copies gigabytes of nothing.
+# The partition of /var as large as what is in it needs, the same on every machine that bakes: it grows at boot.
 repart_definitions() { # FOLDER
-    local kilobytes
-    kilobytes=$(du -sk "$TREE" | cut -f 1)
+    local megabytes
+    megabytes=$(find "$TREE/var" -printf '%y %s\n' | awk '{ n += $1 == "f" ? int(($2 + 8191) / 4096) : 2 }
+        END { print int(n * 4096 / 1048576 * 1.1 / 64 + 2) * 64 }')
     cp -r "$IMAGE/disk/repart" "$1"
-    mkdir "$1/20-root.conf.d"
-    printf '[Partition]\nSizeMinBytes=%dM\nSizeMaxBytes=%dM\n' $((kilobytes / 900 + 256)){,} >"$1/20-root.conf.d/size.conf"
+    mkdir "$1/60-var.conf.d"
+    printf '[Partition]\nSizeMinBytes=%dM\nSizeMaxBytes=%dM\n' "$megabytes"{,} >"$1/60-var.conf.d/size.conf"
 }
+
+check_kernel() {
+    local name missing=() modules=("$TREE"/usr/lib/modules/*)
+    for name in "${KERNEL_NEEDS[@]}"; do
+        grep -qE "/${name//[-_]/[-_]}\.ko" "${modules[0]}"/modules.{dep,builtin} || missing+=("$name")
+    done
+    ((${#missing[@]} == 0)) || die "the kernel ${modules[0]##*/} has no ${missing[*]}: the image would not boot"
+}
+
+# A UUID that follows from a text.
+uuid() { sha256sum <<<"$1" | sed -E 's/^(.{8})(.{4}).(.{3}).(.{3})(.{12}).*/\1-\2-8\3-8\4-\5/'; }
 
 # A program of the tools tree on files of the cache: the host needs no QEMU to bake.
 run_tool() {
@@ -54,9 +72,10 @@ publish() {
     if [[ -d $new/tree ]]; then
         rm -rf "$OUT/old"
         [[ ! -d $OUT/tree ]] || mv "$OUT/tree" "$OUT/old"
-        rm -f "$OUT"/{kindling.raw,kindling.qcow2,SHA256SUMS,.disk}
+        rm -rf "$OUT"/{kindling.raw,kindling.qcow2,kindling.efi,update,SHA256SUMS,.disk}
     fi
     find "$new" -mindepth 1 -maxdepth 1 -exec mv -f -t "$OUT" {} +
+    describe
     checksums
     rm -rf "$new" "$OUT/old"
 }
@@ -68,4 +87,39 @@ checksums() {
         find . -maxdepth 1 -type f ! -name '.*' ! -name SHA256SUMS -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum
     ) >"$OUT/.sums"
     mv "$OUT/.sums" "$OUT/SHA256SUMS"
+}
+
+# The image's contents (sbom.spdx.json) and its inputs (provenance.json).
+describe() {
+    local folder inputs=(image agent Cargo.toml Cargo.lock)
+    local options=("epoch=$EPOCH" "distro=$DISTRO" "kubernetes=v${KUBERNETES_VERSION#v}" "lock=$ROOT/Cargo.lock"
+        "key=DISTRO=$DISTRO" "key=KUBERNETES=$KUBERNETES" "key=KUBERNETES_VERSION=$KUBERNETES_VERSION"
+        "material=agent=$AGENT" "material=image=$IMAGE" "material=packages=$OUT/manifest.json" "material=mkosi-tools=$TOOLS/var/lib/dpkg/status"
+        "revision=$(git -c safe.directory="$ROOT" -C "$ROOT" log -1 --format=%H -- "${inputs[@]}" 2>/dev/null || true)")
+    if [[ $KUBERNETES == dir ]]; then
+        for folder in bin cni addons images debs; do options+=("material=kubernetes/$folder=$KUBERNETES_DIR/$folder"); done
+    fi
+    [[ -z ${SECURE_BOOT_CERTIFICATE-} ]] || options+=("material=secure-boot-certificate=$SECURE_BOOT_CERTIFICATE")
+    "$IMAGE/steps/describe" "$OUT" "${options[@]}"
+}
+
+# What machines that run an older version take: the root, its hashes and the kernel, as systemd-sysupdate wants them named.
+update_folder() {
+    [[ ! -d $OUT/update ]] || return 0
+    say "writing what machines are updated from"
+    local new=$OUT/new part label uuid start size
+    clear_folder "$new"
+    while read -r part label uuid start size; do
+        [[ $label == "kindling_$VERSION" ]] || continue
+        dd if="$OUT/kindling.raw" bs=1M iflag=skip_bytes,count_bytes skip=$((start * 512)) count=$((size * 512)) status=none |
+            xz -0 --threads=0 >"$new/${label}_$uuid.$part.raw.xz"
+    done < <(sfdisk --json "$OUT/kindling.raw" | python3 -c '
+import json, sys
+parts = {"4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709": "root", "2C7357ED-EBD2-46D9-AEC1-23D437EC2BF5": "verity"}
+for p in json.load(sys.stdin)["partitiontable"]["partitions"]:
+    if p["type"] in parts:
+        print(parts[p["type"]], p["name"], p["uuid"].lower(), p["start"], p["size"])')
+    cp "$OUT/kindling.efi" "$new/kindling_$VERSION.efi"
+    (cd "$new" && sha256sum -- * >SHA256SUMS)
+    mv "$new" "$OUT/update"
 }

@@ -5,7 +5,7 @@
 # the tools tree.
 host_packages() {
     local missing=() package
-    local wanted=(apt ca-certificates curl debian-archive-keyring dpkg python3 tar util-linux xz-utils zstd)
+    local wanted=(apt ca-certificates curl debian-archive-keyring dpkg fdisk python3 tar util-linux xz-utils zstd)
     # An installed mkosi that is new enough brings its own dependencies.
     for package in "${wanted[@]}"; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")

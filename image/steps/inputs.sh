@@ -21,6 +21,13 @@ check_options() {
             ;;
         *) die "KUBERNETES=$KUBERNETES: apt or dir" ;;
     esac
+    SECURE_BOOT=()
+    if [[ -n ${SECURE_BOOT_KEY-}${SECURE_BOOT_CERTIFICATE-} ]]; then
+        [[ -r ${SECURE_BOOT_KEY-} && -r ${SECURE_BOOT_CERTIFICATE-} ]] ||
+            die "SECURE_BOOT_KEY= and SECURE_BOOT_CERTIFICATE= go together: the files of a private key and its certificate (PEM)"
+        SECURE_BOOT=(--secure-boot yes --secure-boot-auto-enroll no --secure-boot-key "$(realpath "$SECURE_BOOT_KEY")"
+            --secure-boot-certificate "$(realpath "$SECURE_BOOT_CERTIFICATE")")
+    fi
 }
 
 check_baking() {
@@ -49,6 +56,14 @@ digest() {
     cat "$known"
 }
 
+# When the newest of some inputs was committed: the time that files of the image bear, and the part of its version that
+# grows.
+epoch() { # PATH...
+    git -c safe.directory="$ROOT" -C "$ROOT" log -1 --format=%ct -- "$@" 2>/dev/null | grep . || echo "${SOURCE_DATE_EPOCH-}" | grep . ||
+        # Not a clone.
+        (cd "$ROOT" && find "$@" -type f -printf '%Ts\n' | sort -n | tail -n 1)
+}
+
 combine() { printf '%s\n' "$@" | sha256sum | cut -c1-16; }
 
 # One key a step: its own files, its options and the keys of the steps before it. Mirrors are in none of them.
@@ -61,16 +76,27 @@ keys() {
     fi
     local common
     common=$(digest "$IMAGE/release" "$IMAGE/tools" "$IMAGE/steps/base.sh")
-    KEY_BASE=$(combine "$DISTRO" "$KUBERNETES" "$KUBERNETES_VERSION" "$debs" "$common" \
+    # Those of a step that is kept must not follow commits that have nothing to do with it.
+    local common_inputs=(image/release image/tools image/steps/base.sh)
+    EPOCH=${SOURCE_DATE_EPOCH:-$(epoch image agent Cargo.toml Cargo.lock)}
+    EPOCH_BASE=$(epoch image/mkosi.{conf,conf.d,extra,profiles,postinst.chroot,finalize} "${common_inputs[@]}")
+    EPOCH_INITRD=$(epoch image/initrd "${common_inputs[@]}")
+    KEY_BASE=$(combine "$EPOCH_BASE" "$DISTRO" "$KUBERNETES" "$KUBERNETES_VERSION" "$debs" "$common" \
         "$(digest "$IMAGE"/mkosi.{conf,conf.d,extra,profiles,postinst.chroot,finalize})")
-    KEY_INITRD=$(combine "$DISTRO" "$common" "$(digest "$IMAGE/initrd")")
-    KEY_IMAGES=$(combine "$images" "$(digest "$IMAGE/steps/store.sh")")
-    KEY_TREE=$(combine "$KEY_BASE" "$KEY_IMAGES" "$kubernetes" "$(digest "$AGENT")" "$(digest "$IMAGE/steps/tree.sh")")
-    KEY_DISK=$(combine "$KEY_TREE" "$KEY_INITRD" "$(digest "$IMAGE/disk" "$IMAGE/steps/disk.sh")")
-    VERSION=v${KUBERNETES_VERSION#v}-$KEY_TREE
+    KEY_INITRD=$(combine "$EPOCH_INITRD" "$DISTRO" "$common" "$(digest "$IMAGE/initrd")")
+    KEY_IMAGES=$(combine "$images" "$(digest "$IMAGE"/steps/{store.sh,fill-store,settle-store})")
+    KEY_TREE=$(combine "$EPOCH" "$KEY_BASE" "$KEY_IMAGES" "$kubernetes" "$(digest "$AGENT")" "$(digest "$IMAGE/steps/tree.sh")")
+    KEY_DISK=$(combine "$KEY_TREE" "$KEY_INITRD" "$(digest ${SECURE_BOOT_CERTIFICATE:+"$(realpath "$SECURE_BOOT_CERTIFICATE")"})" "$(digest "$IMAGE/disk" "$IMAGE/steps/disk.sh")")
+    # Versions are compared by the boot loader and by systemd-sysupdate: Kubernetes first, then time. With `kindling_` it is a
+    # partition's label, which has at most 36 characters.
+    VERSION=${KUBERNETES_VERSION#v}-$(date -u -d "@$EPOCH" +%y%m%d.%H%M)-${KEY_TREE:0:7}
+    ((${#VERSION} <= 27)) || die "the version $VERSION has more than 27 characters"
 }
 
 up_to_date() {
     [[ -d $OUT/tree && $(cat "$OUT/.tree" 2>/dev/null) == "$KEY_TREE" ]] || return 1
-    [[ -n ${TREE_ONLY-} || $(cat "$OUT/.disk" 2>/dev/null) == "$KEY_DISK" ]]
+    [[ -z ${TREE_ONLY-} ]] || return 0
+    disk_up_to_date && [[ -z ${UPDATE-} || -d $OUT/update ]]
 }
+
+disk_up_to_date() { [[ -s $OUT/kindling.raw && $(cat "$OUT/.disk" 2>/dev/null) == "$KEY_DISK" ]]; }

@@ -3,7 +3,7 @@
 # containerd, because an import at boot costs minutes on machines that share a processor. Read by `image/bake`.
 
 containerd_store() {
-    local version archives=()
+    local version started archives=()
     STORE=
     if [[ $KUBERNETES == dir ]]; then
         mapfile -t archives < <(find "$KUBERNETES_DIR/images" -maxdepth 1 -name '*.tar' 2>/dev/null | LC_ALL=C sort)
@@ -15,12 +15,14 @@ containerd_store() {
     say "filling containerd's store: ${#archives[@]} archives"
     local work=$CACHE/$DISTRO/store.work
     clear_folder "$work"
+    started=$(date +%s)
     # A mount and process namespace of its own: whatever happens in it, nothing stays mounted or running.
     unshare --mount --pid --fork --kill-child --propagation private \
         bash "$IMAGE/steps/fill-store" "$BASE/tree" "$work" "${archives[@]}" >"$CACHE/store.log" 2>&1 || {
         tail -n 40 "$CACHE/store.log" >&2
         die "containerd's store could not be filled (whole log: $CACHE/store.log)"
     }
+    "$IMAGE/steps/settle-store" "$work/containerd" "$started"
     mv "$work" "$STORE"
     touch "$STORE"
     prune store

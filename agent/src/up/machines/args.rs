@@ -92,10 +92,13 @@ pub struct Boot<'a> {
 }
 
 /// Enters the control groups, lays the overlay over the tree and becomes nspawn. The mounts are in a
-/// namespace of this process, so that they go with it however it ends.
+/// namespace of this process, so that they go with it however it ends. /etc is mounted once more beside the root,
+/// because nspawn lays a read-only mount over that, through which no writable one could be made.
 const LAUNCH: &str = r#"set -e
 for group in $1; do echo $$ >"$group/cgroup.procs"; done
 mount -t overlay -o "$2" overlay "$3"
+mkdir -p "$3-etc"
+mount --bind "$3/etc" "$3-etc"
 shift 3
 exec "$@""#;
 
@@ -117,6 +120,9 @@ pub fn launch(names: &Names, machine: &Machine, boot: &Boot<'_>) -> Line {
     args.push(format!("--directory={root}"));
     args.push(format!("--machine={}", names.nspawn(machine)));
     args.push(format!("--hostname={}", machine.name));
+    // As the sealed disk is: nothing but /etc, /var and what is in memory can be written to.
+    args.push("--read-only".into());
+    args.push(format!("--bind={}:/etc", folder.join("root-etc").display()));
     args.push(format!("--bind={}:/var", folder.join("var").display()));
     if boot.has_kmsg {
         // The kubelet reads the kernel's log.
@@ -218,6 +224,8 @@ mod tests {
                 "--directory=/s/nodes/w1/root",
                 "--machine=kindling-ab12cd-w1",
                 "--hostname=w1",
+                "--read-only",
+                "--bind=/s/nodes/w1/root-etc:/etc",
                 "--bind=/s/nodes/w1/var:/var",
                 "--bind=/dev/kmsg",
                 "--system-call-filter=@keyring @privileged @raw-io bpf",

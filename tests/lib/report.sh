@@ -1,0 +1,45 @@
+#!/bin/bash
+# Run in the machine under test, at each boot: says on the console what can only be seen from inside.
+say() { echo "report: $1=$2" >/dev/console; }
+
+say state "$(systemctl is-system-running --wait)"
+say failed "$(systemctl list-units --failed --plain --no-legend | cut -d ' ' -f 1 | xargs)"
+say root "$(findmnt -no SOURCE,FSTYPE,OPTIONS / | xargs)"
+say etc "$(findmnt -no SOURCE,FSTYPE /etc | xargs)"
+say verity "$(dmsetup status root | xargs)"
+say version "$(sed -n 's/^IMAGE_VERSION=//p' /etc/os-release | tr -d \")"
+say loader "$(bootctl status --no-pager 2>/dev/null | sed -n 's/^ *Current Entry: //p')"
+say entries "$(find "$(bootctl --print-boot-path)/EFI/Linux" -name '*.efi' -printf '%f\n' | sort | xargs)"
+say secure-boot "$(bootctl status --no-pager 2>/dev/null | sed -n 's/^ *Secure Boot: //p')"
+bad=
+for path in / /usr /usr/bin /usr/local/bin /usr/lib/cni; do
+    ! touch "$path/.written" 2>/dev/null || bad+=" $path"
+done
+say wrongly-writable "$bad"
+bad=
+for path in /etc /etc/kubernetes /etc/cni/net.d /etc/containerd /etc/docker /opt/cni/bin /usr/libexec/kubernetes/kubelet-plugins \
+    /root /home /srv /tmp /run /var/lib/kubelet /var/lib/etcd /var/lib/containerd /var/lib/docker /var/log/pods; do
+    mkdir -p "$path" && touch "$path/.written" && rm "$path/.written" || bad+=" $path"
+done
+say not-writable "$bad"
+say var-megabytes "$(df --output=size -m /var | tail -n 1 | xargs)"
+echo boot >>/etc/report-boots
+say boots "$(wc -l </etc/report-boots)"
+say machine-id "$(cat /etc/machine-id)"
+sync
+say kubeadm "$(sha256sum /usr/bin/kubeadm | cut -c 1-16)"
+
+# A disk with a newer version: into the other slot with it.
+if [[ -e /dev/disk/by-label/UPDATE && ! -e /var/updated ]]; then
+    mkdir -p /run/update
+    mount -o ro /dev/disk/by-label/UPDATE /run/update
+    kindling-slot update /run/update 2>&1 | sed 's/^/update: /' >/dev/console
+    say update "${PIPESTATUS[0]}"
+    say slots "$(kindling-slot status 2>&1 | xargs)"
+    say new-slot "$(kindling-slot run kindling --version 2>&1 | xargs)"
+    say new-slot-version "$(sed -n 's/^IMAGE_VERSION=//p' /run/kindling/slot/usr/lib/os-release | tr -d \")"
+    kindling-slot unmount
+    touch /var/updated
+    sync
+fi
+say end now
