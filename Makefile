@@ -8,6 +8,7 @@ export KINDLING_CACHE ?= $(CURDIR)/.cache
 # Options of `make image`; image/bake --help says more of each.
 export DISTRO ?= ubuntu
 export MIRROR KUBERNETES KUBERNETES_DIR KUBERNETES_VERSION KUBERNETES_MIRROR SECURE_BOOT_KEY SECURE_BOOT_CERTIFICATE UPDATE
+export ARCHITECTURE IMAGES IMAGE_REPOSITORY PACKAGES EXTRA_CA SSH_KEY PROXY
 
 KINDLING := target/release/kindling
 DEMO := build/demo
@@ -16,8 +17,9 @@ DEMO := build/demo
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Options of 'make image': DISTRO=ubuntu|debian KUBERNETES=apt|dir KUBERNETES_DIR= KUBERNETES_VERSION="
-	@echo "  KUBERNETES_MIRROR= MIRROR= (image/bake --help says more). KINDLING_CACHE= moves what is kept."
+	@echo "  Options of 'make image', such as: make image DISTRO=debian SSH_KEY=~/.ssh/id_ed25519.pub"
+	@image/bake --help | grep -E '^  [A-Z_]+=|^ {20}'
+
 
 .PHONY: demo
 demo: build test-image ## A control plane and a worker behind a VIP in QEMU, from nothing to Ready
@@ -81,7 +83,7 @@ chaos: build test-tree ## N=3 formations with random faults, of the seeds SEED=1
 	tests/chaos $(or $(N),3) $(or $(SEED),1)
 
 .PHONY: bench
-bench: build test-image ## The figures, beside plain kubeadm by script: WHAT="demo simulation formation vip" RUNS=3
+bench: build test-image ## The figures, beside plain kubeadm by script: WHAT="demo image simulation formation vip" RUNS=3
 	tests/bench
 
 .PHONY: lint

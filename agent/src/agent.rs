@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::apply::{self, Observer};
+use crate::banner;
 use crate::facts::Facts;
 use crate::guestinfo;
 use crate::host::linux::Linux;
@@ -73,6 +74,7 @@ pub fn run(role_file: &Path) -> u8 {
         );
     }
     guestinfo::running(&host);
+    banner::running(&host, &spec);
     let steps = plan(&spec, &facts);
     // Its three seconds need nothing of what comes before it.
     for step in &steps {
@@ -82,6 +84,7 @@ pub fn run(role_file: &Path) -> u8 {
     }
     let status = apply::apply(&spec, &facts, &steps, &host, &mut lines);
     guestinfo::ended(&host, &status);
+    banner::ended(&host, &status);
     status.exit_code()
 }
 
@@ -144,6 +147,7 @@ fn bad_role_file(host: &dyn Host, lines: &mut Lines, report: &Report) -> u8 {
         memory_mb: 0.0,
         runs,
         container: None,
+        image: crate::image::Image::running(host),
         // What earlier runs know must not be lost by a bad file.
         steps,
         failure: Some(Failure { step: "role-file".into(), cause, remedy, retry: false }),
@@ -155,6 +159,7 @@ fn bad_role_file(host: &dyn Host, lines: &mut Lines, report: &Report) -> u8 {
         let _ = host.write(Path::new(STATUS_FILE), text.as_bytes(), 0o644);
     }
     guestinfo::ended(host, &status);
+    banner::ended(host, &status);
     exit::CONFIG
 }
 

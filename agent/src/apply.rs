@@ -49,6 +49,7 @@ pub fn apply(
         memory_mb: 0.0,
         runs: before.as_ref().map_or(0, |s| s.runs) + 1,
         container: facts.container.clone(),
+        image: facts.image.clone(),
         steps: steps.iter().map(|step| record(step, before.as_ref())).collect(),
         failure: None,
         history: before.map(|s| s.history).unwrap_or_default(),

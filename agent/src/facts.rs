@@ -12,6 +12,7 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use serde::Serialize;
 
 use crate::host::{Command, Host, exists, read_text};
+use crate::image::Image;
 use crate::role::NodeSpec;
 use crate::role::types::{KubernetesVersion, MacAddress, RuntimeName};
 
@@ -22,6 +23,7 @@ pub const ADDONS_FOLDER: &str = "/usr/share/kindling/addons";
 pub struct Facts {
     pub interfaces: Vec<Interface>,
     pub default_gateway: Option<Ipv4Addr>,
+    pub image: Option<Image>,
     pub cpus: usize,
     pub memory_mb: u64,
     pub machine_id: Option<String>,
@@ -125,6 +127,7 @@ impl Facts {
             machine_id: read_text(host, "/etc/machine-id")
                 .map(|t| t.trim().to_owned())
                 .filter(|t| !t.is_empty()),
+            image: Image::running(host),
             product_uuid: read_text(host, "/sys/class/dmi/id/product_uuid").map(|t| t.trim().to_lowercase()),
             no_sys_resource: lines("/proc/self/status")
                 .iter()

@@ -8,6 +8,7 @@
 pub mod access;
 pub mod agent;
 pub mod apply;
+pub mod banner;
 pub mod certs;
 pub mod cluster;
 pub mod endpoint;
@@ -17,6 +18,7 @@ pub mod facts;
 pub mod formation;
 pub mod guestinfo;
 pub mod host;
+pub mod image;
 pub mod input;
 pub mod kube;
 pub mod lease;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::facts::Facts;
+use crate::image::Image;
 use crate::preflight;
 use crate::render;
 use crate::role::types::{DnsName, ProxyKind};
@@ -51,6 +52,8 @@ pub enum Action {
     /// root's kubeconfig is the administrator's.
     Kubeconfig,
     Ready(Ready),
+    /// The Node says which image it runs.
+    Image(Image),
     /// The load balancers learn of this control plane.
     Publish,
     /// Every API server is of the same cluster.
@@ -154,6 +157,9 @@ pub fn plan(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
         }
     }
     steps.push(ready(spec));
+    if let (Some(_), Some(image)) = (spec.kubernetes(), &facts.image) {
+        steps.push(step("image", "the Node says which image it runs", Action::Image(image.clone())));
+    }
     if spec.control_plane().is_some() {
         steps.push(step("publish", "the load balancers learn of this API server", Action::Publish));
         steps.push(step("one-cluster", "every API server is of one cluster", Action::OneCluster));

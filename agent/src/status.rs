@@ -11,6 +11,7 @@ use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
 use crate::host::Clock;
+use crate::image::Image;
 
 /// Where the agent keeps its record, on stable storage.
 pub const STATUS_FILE: &str = "/var/lib/kindling/status.json";
@@ -39,6 +40,8 @@ pub struct Status {
     /// "systemd-nspawn" and the like, if the node runs in a system container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Image>,
     pub steps: Vec<StepRecord>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -244,6 +247,10 @@ impl fmt::Display for Status {
                 f,
                 "in a system container ({container}): modules, swap and global sysctls are the host's"
             )?;
+        }
+        if let Some(Image { version, root_hash }) = &self.image {
+            let root = root_hash.as_deref().unwrap_or("not sealed");
+            writeln!(f, "image {version}, root {root}")?;
         }
         for (n, step) in self.steps.iter().enumerate() {
             let state = match step.state {

@@ -142,6 +142,28 @@ fn each_fault_is_told() {
 }
 
 #[test]
+fn nodes_of_one_image_version_have_one_root_and_versions_may_differ() {
+    let say = |a: &mut Answers, name: &str, version: &str, root: &str| {
+        let metadata = &mut node(a, name)["metadata"];
+        metadata["labels"]["kindling/image"] = version.into();
+        metadata["annotations"]["kindling/root-hash"] = root.into();
+    };
+    let told = after(|a| {
+        say(a, "cp1", "1.20.2-a", "sha256:aa");
+        say(a, "w1", "1.20.2-a", "sha256:bb");
+    });
+    assert_eq!(told, ["image 1.20.2-a: not one and the same root: cp1 sha256:aa; w1 sha256:bb"]);
+
+    let mut answers = answers();
+    say(&mut answers, "cp1", "1.20.2-a", "sha256:aa");
+    say(&mut answers, "w1", "1.20.3-b", "sha256:bb");
+    let survey = judge(&answers);
+    assert!(survey.well, "{survey}");
+    assert!(survey.notes.contains(&"2 images: 1.20.2-a on cp1; 1.20.3-b on w1".to_owned()), "{survey}");
+    assert!(survey.to_string().contains("1.20.3-b"), "{survey}");
+}
+
+#[test]
 fn certificates_near_their_end_and_of_another_ca_are_told_and_an_unreachable_server_is_not_a_fault() {
     let soon = after(|a| a.admin = Some(a.now + Duration::days(12)));
     assert_eq!(soon, ["this kubeconfig: ends in 12 days"]);

@@ -9,7 +9,7 @@ clear_folder() {
 # The last two results of a step stay: tests and a product image may be baked by turns.
 prune() { # STEP
     local old
-    find "$CACHE/$DISTRO" -maxdepth 1 -name "$1-*" -printf '%T@ %p\n' | sort -rn | tail -n +3 | cut -d ' ' -f 2- |
+    find "$CACHE/$KIND" -maxdepth 1 -name "$1-*" -printf '%T@ %p\n' | sort -rn | tail -n +3 | cut -d ' ' -f 2- |
         while read -r old; do rm -rf "$old"; done
 }
 
@@ -20,7 +20,7 @@ run_mkosi() { # FOLDER ARGUMENTS...
     shift
     mkdir -p "$CACHE/packages" "$CACHE/workspace"
     "${MKOSI[@]}" --directory "$folder" --package-cache-dir "$CACHE/packages" \
-        --workspace-directory "$CACHE/workspace" "$@" build >"$log" 2>&1 || {
+        --workspace-directory "$CACHE/workspace" "${PROXY_ARGUMENTS[@]}" "$@" build >"$log" 2>&1 || {
         # Progress bars are one long line.
         tr '\r' '\n' <"$log" | grep -v '%$' | tail -n 40 >&2
         die "mkosi failed in $folder (whole log: $log)"
@@ -32,16 +32,18 @@ run_mkosi_for_node() { # FOLDER ARGUMENTS...
     shift
     # mkosi's own cache of installed packages, so that a changed setting costs no installation. It tells images apart by
     # distribution only, hence a folder for each.
-    local incremental=$CACHE/$DISTRO/incremental-${folder##*/}
+    local incremental=$CACHE/$KIND/incremental-${folder##*/}
     mkdir -p "$incremental"
-    run_mkosi "$folder" --distribution "$DISTRO" --tools-tree "$TOOLS" --sandbox-tree "$CACHE/sandbox-$DISTRO" \
+    run_mkosi "$folder" --distribution "$DISTRO" --architecture "$MKOSI_ARCHITECTURE" --tools-tree "$TOOLS" --sandbox-tree "$CACHE/sandbox-$DISTRO" \
         --cache-directory "$incremental" --incremental yes "$@"
 }
 
-# What differs with the source of Kubernetes, as arguments of mkosi.
+# What differs with the source of Kubernetes, and what the operator adds, as arguments of mkosi.
 kubernetes_arguments() {
-    local package deb
+    local package deb count
     KUBERNETES_ARGUMENTS=(--profile "kubernetes-$KUBERNETES")
+    for package in "${EXTRA_PACKAGES[@]}"; do KUBERNETES_ARGUMENTS+=(--package "$package"); done
+    count=${#KUBERNETES_ARGUMENTS[@]}
     case $KUBERNETES in
         apt)
             for package in kubelet kubeadm kubectl; do
@@ -53,7 +55,7 @@ kubernetes_arguments() {
                 [[ -e $deb ]] || continue
                 KUBERNETES_ARGUMENTS+=(--package "$(dpkg-deb -f "$deb" Package)")
             done
-            ((${#KUBERNETES_ARGUMENTS[@]} == 2)) ||
+            ((${#KUBERNETES_ARGUMENTS[@]} == count)) ||
                 KUBERNETES_ARGUMENTS+=(--package-directory "$KUBERNETES_DIR/debs")
             ;;
     esac
@@ -61,16 +63,16 @@ kubernetes_arguments() {
 
 summary() {
     kubernetes_arguments
-    "${MKOSI[@]}" --directory "$IMAGE" --distribution "$DISTRO" "${KUBERNETES_ARGUMENTS[@]}" summary
-    "${MKOSI[@]}" --directory "$IMAGE/initrd" --distribution "$DISTRO" summary
-    "${MKOSI[@]}" --directory "$IMAGE/disk" --distribution "$DISTRO" "${SECURE_BOOT[@]}" summary
+    "${MKOSI[@]}" --directory "$IMAGE" --distribution "$DISTRO" --architecture "$MKOSI_ARCHITECTURE" "${KUBERNETES_ARGUMENTS[@]}" summary
+    "${MKOSI[@]}" --directory "$IMAGE/initrd" --distribution "$DISTRO" --architecture "$MKOSI_ARCHITECTURE" summary
+    "${MKOSI[@]}" --directory "$IMAGE/disk" --distribution "$DISTRO" --architecture "$MKOSI_ARCHITECTURE" "${SECURE_BOOT[@]}" summary
 }
 
 base_tree() {
-    BASE=$CACHE/$DISTRO/base-$KEY_BASE
+    BASE=$CACHE/$KIND/base-$KEY_BASE
     [[ ! -d $BASE ]] || { touch "$BASE"; return 0; }
     say "baking the base tree ($DISTRO)"
-    local work=$CACHE/$DISTRO/base.work
+    local work=$CACHE/$KIND/base.work
     sandbox_tree "$DISTRO" "$CACHE/sandbox-$DISTRO"
     [[ $KUBERNETES != apt ]] || kubernetes_sandbox_tree "$CACHE/sandbox-$DISTRO"
     kubernetes_arguments
@@ -83,10 +85,10 @@ base_tree() {
 }
 
 initrd() {
-    INITRD=$CACHE/$DISTRO/initrd-$KEY_INITRD/initrd.cpio.zst
+    INITRD=$CACHE/$KIND/initrd-$KEY_INITRD/initrd.cpio.zst
     [[ ! -e $INITRD ]] || { touch "${INITRD%/*}"; return 0; }
     say "baking the initrd"
-    local work=$CACHE/$DISTRO/initrd.work
+    local work=$CACHE/$KIND/initrd.work
     sandbox_tree "$DISTRO" "$CACHE/sandbox-$DISTRO"
     clear_folder "$work"
     run_mkosi_for_node "$IMAGE/initrd" --output-directory "$work" --source-date-epoch "$EPOCH_INITRD"

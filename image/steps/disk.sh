@@ -11,7 +11,7 @@ node_disk() {
     ! disk_up_to_date || return 0
     initrd
     say "baking the disk"
-    local new=$OUT/new work=$CACHE/$DISTRO/disk.work
+    local new=$OUT/new work=$CACHE/$KIND/disk.work
     mkdir -p "$new"
     clear_folder "$work"
     check_kernel
@@ -26,6 +26,7 @@ node_disk() {
     say "writing the qcow2"
     run_tool qemu-img convert -O qcow2 -o compression_type=zstd -c -W -m 4 "$work/kindling.raw" "$work/kindling.qcow2"
     run_tool qemu-img resize -q "$work/kindling.qcow2" "$DISK_SIZE"
+    root_hash "$work/kindling.raw" >"$new/kindling.roothash"
     mv "$work"/kindling.{raw,qcow2,efi} "$new/"
     rm -rf "$work"
     printf '%s\n' "$KEY_DISK" >"$new/.disk"
@@ -62,6 +63,8 @@ run_tool() {
         mkdir -p "$tools$cache"
         mount --rbind "$cache" "$tools$cache"
         mount --bind /dev "$tools/dev"
+        touch "$tools/etc/resolv.conf"
+        [[ ! -e /etc/resolv.conf ]] || mount --bind "$(realpath /etc/resolv.conf)" "$tools/etc/resolv.conf"
         exec chroot "$tools" "$@"' run_tool "$TOOLS" "$CACHE" "$@"
 }
 
@@ -72,7 +75,7 @@ publish() {
     if [[ -d $new/tree ]]; then
         rm -rf "$OUT/old"
         [[ ! -d $OUT/tree ]] || mv "$OUT/tree" "$OUT/old"
-        rm -rf "$OUT"/{kindling.raw,kindling.qcow2,kindling.efi,update,SHA256SUMS,.disk}
+        rm -rf "$OUT"/{kindling.raw,kindling.qcow2,kindling.efi,kindling.roothash,update,SHA256SUMS,.disk}
     fi
     find "$new" -mindepth 1 -maxdepth 1 -exec mv -f -t "$OUT" {} +
     describe
@@ -103,7 +106,39 @@ describe() {
     "$IMAGE/steps/describe" "$OUT" "${options[@]}"
 }
 
-# What machines that run an older version take: the root, its hashes and the kernel, as systemd-sysupdate wants them named.
+# root or verity, label, UUID, start and size in sectors, of every slot of a disk.
+# https://uapi-group.org/specifications/specs/discoverable_partitions_specification/
+slots() { # RAW
+    sfdisk --json "$1" | python3 -c '
+import json, sys
+parts = {
+    "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709": "root",
+    "2C7357ED-EBD2-46D9-AEC1-23D437EC2BF5": "verity",
+    "B921B045-1DF0-41C3-AF44-4C6F280D3FAE": "root",
+    "DF3300CE-D69F-4C92-978C-9BFB0F38D820": "verity",
+}
+for p in json.load(sys.stdin)["partitiontable"]["partitions"]:
+    if p["type"] in parts:
+        print(parts[p["type"]], p["name"], p["uuid"].lower(), p["start"], p["size"])'
+}
+
+# By which the kernel verifies the root: the UUIDs of the slot's two partitions are its halves.
+root_hash() { # RAW
+    slots "$1" | awk -v label="kindling_$VERSION" '$2 == label { half[$1] = $3 }
+        END { gsub("-", "", half["root"]); gsub("-", "", half["verity"]); print "sha256:" half["root"] half["verity"] }'
+}
+
+# The archives of the preloaded images as one.
+update_images() {
+    local archive number=0 folder=$CACHE/update.work
+    clear_folder "$folder"
+    for archive in "${IMAGE_ARCHIVES[@]}"; do ln -s "$archive" "$folder/kindling_$VERSION-$((number += 1)).tar"; done
+    tar -C "$folder" --dereference --format=ustar --owner=0 --group=0 --numeric-owner --mode=0644 --mtime=@0 --sort=name -cf - .
+    rm -rf "$folder"
+}
+
+# What machines that run an older version take: the root, its hashes, the kernel and the images, as systemd-sysupdate wants
+# them named.
 update_folder() {
     [[ ! -d $OUT/update ]] || return 0
     say "writing what machines are updated from"
@@ -113,13 +148,9 @@ update_folder() {
         [[ $label == "kindling_$VERSION" ]] || continue
         dd if="$OUT/kindling.raw" bs=1M iflag=skip_bytes,count_bytes skip=$((start * 512)) count=$((size * 512)) status=none |
             xz -0 --threads=0 >"$new/${label}_$uuid.$part.raw.xz"
-    done < <(sfdisk --json "$OUT/kindling.raw" | python3 -c '
-import json, sys
-parts = {"4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709": "root", "2C7357ED-EBD2-46D9-AEC1-23D437EC2BF5": "verity"}
-for p in json.load(sys.stdin)["partitiontable"]["partitions"]:
-    if p["type"] in parts:
-        print(parts[p["type"]], p["name"], p["uuid"].lower(), p["start"], p["size"])')
+    done < <(slots "$OUT/kindling.raw")
     cp "$OUT/kindling.efi" "$new/kindling_$VERSION.efi"
+    ((${#IMAGE_ARCHIVES[@]} == 0)) || update_images | xz -0 --threads=0 >"$new/kindling_$VERSION.images.tar.xz"
     (cd "$new" && sha256sum -- * >SHA256SUMS)
     mv "$new" "$OUT/update"
 }

@@ -6,6 +6,12 @@ check_options() {
         debian | ubuntu) ;;
         *) die "DISTRO=$DISTRO: ubuntu or debian" ;;
     esac
+    ARCHITECTURE=${ARCHITECTURE:-$(dpkg --print-architecture 2>/dev/null || uname -m)}
+    case $ARCHITECTURE in
+        amd64 | x86_64) ARCHITECTURE=amd64 MKOSI_ARCHITECTURE=x86-64 ELF_MACHINE=62 KIND=$DISTRO ;;
+        arm64 | aarch64) ARCHITECTURE=arm64 MKOSI_ARCHITECTURE=arm64 ELF_MACHINE=183 KIND=$DISTRO-arm64 ;;
+        *) die "ARCHITECTURE=$ARCHITECTURE: amd64 or arm64" ;;
+    esac
     case $KUBERNETES in
         dir)
             [[ -n ${KUBERNETES_DIR-} ]] || die "KUBERNETES=dir needs KUBERNETES_DIR=, a folder with VERSION and bin/"
@@ -32,6 +38,11 @@ check_options() {
 
 check_baking() {
     [[ -x $AGENT ]] || die "no agent at $AGENT: build it, or name it by AGENT="
+    local program
+    for program in "$AGENT" ${KUBERNETES_DIR:+"$KUBERNETES_DIR/bin/kubelet"}; do
+        # e_machine of its header, elf(5).
+        [[ $(od -An -tu2 -j18 -N2 "$program" | tr -d ' ') == "$ELF_MACHINE" ]] || die "$program is not of ARCHITECTURE=$ARCHITECTURE"
+    done
     # Users of the node's own ids own files in the tree, and containerd's snapshots need real mounts.
     [[ $EUID == 0 ]] || die "root is needed: the tree's files belong to several users, and filling containerd's
 store mounts overlays; try: sudo --preserve-env image/bake"
@@ -72,8 +83,8 @@ keys() {
     if [[ $KUBERNETES == dir ]]; then
         debs=$(digest "$KUBERNETES_DIR/debs")
         kubernetes=$(digest "$KUBERNETES_DIR"/{VERSION,bin,addons,cni})
-        images=$(digest "$KUBERNETES_DIR/images")
     fi
+    images=$(combine "$(digest "${IMAGE_ARCHIVES[@]}")" "${IMAGES_OF_KUBEADM:+$KUBERNETES_VERSION $IMAGE_REPOSITORY}" "$ARCHITECTURE")
     local common
     common=$(digest "$IMAGE/release" "$IMAGE/tools" "$IMAGE/steps/base.sh")
     # Those of a step that is kept must not follow commits that have nothing to do with it.
@@ -81,11 +92,12 @@ keys() {
     EPOCH=${SOURCE_DATE_EPOCH:-$(epoch image agent Cargo.toml Cargo.lock)}
     EPOCH_BASE=$(epoch image/mkosi.{conf,conf.d,extra,profiles,postinst.chroot,finalize} "${common_inputs[@]}")
     EPOCH_INITRD=$(epoch image/initrd "${common_inputs[@]}")
-    KEY_BASE=$(combine "$EPOCH_BASE" "$DISTRO" "$KUBERNETES" "$KUBERNETES_VERSION" "$debs" "$common" \
+    KEY_BASE=$(combine "$EPOCH_BASE" "$KIND" "${EXTRA_PACKAGES[*]}" "$KUBERNETES" "$KUBERNETES_VERSION" "$debs" "$common" \
         "$(digest "$IMAGE"/mkosi.{conf,conf.d,extra,profiles,postinst.chroot,finalize})")
-    KEY_INITRD=$(combine "$EPOCH_INITRD" "$DISTRO" "$common" "$(digest "$IMAGE/initrd")")
+    KEY_INITRD=$(combine "$EPOCH_INITRD" "$KIND" "$common" "$(digest "$IMAGE/initrd")")
     KEY_IMAGES=$(combine "$images" "$(digest "$IMAGE"/steps/{store.sh,fill-store,settle-store})")
-    KEY_TREE=$(combine "$EPOCH" "$KEY_BASE" "$KEY_IMAGES" "$kubernetes" "$(digest "$AGENT")" "$(digest "$IMAGE/steps/tree.sh")")
+    KEY_TREE=$(combine "$EPOCH" "$KEY_BASE" "$KEY_IMAGES" "$kubernetes" "$(digest "$AGENT")" \
+        "$(digest ${EXTRA_CA:+"$EXTRA_CA"} ${SSH_KEY:+"$SSH_KEY"})" "$(digest "$IMAGE"/steps/{tree,extras}.sh)")
     KEY_DISK=$(combine "$KEY_TREE" "$KEY_INITRD" "$(digest ${SECURE_BOOT_CERTIFICATE:+"$(realpath "$SECURE_BOOT_CERTIFICATE")"})" "$(digest "$IMAGE/disk" "$IMAGE/steps/disk.sh")")
     # Versions are compared by the boot loader and by systemd-sysupdate: Kubernetes first, then time. With `kindling_` it is a
     # partition's label, which has at most 36 characters.

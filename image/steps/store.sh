@@ -3,22 +3,20 @@
 # containerd, because an import at boot costs minutes on machines that share a processor. Read by `image/bake`.
 
 containerd_store() {
-    local version started archives=()
+    local version started
     STORE=
-    if [[ $KUBERNETES == dir ]]; then
-        mapfile -t archives < <(find "$KUBERNETES_DIR/images" -maxdepth 1 -name '*.tar' 2>/dev/null | LC_ALL=C sort)
-    fi
-    ((${#archives[@]})) || return 0
+    fetch_images_of_kubeadm
+    ((${#IMAGE_ARCHIVES[@]})) || return 0
     version=$(chroot "$BASE/tree" containerd --version | sha256sum | cut -c1-8)
-    STORE=$CACHE/$DISTRO/store-$KEY_IMAGES-$version
+    STORE=$CACHE/$KIND/store-$KEY_IMAGES-$version
     [[ ! -d $STORE ]] || { touch "$STORE"; return 0; }
-    say "filling containerd's store: ${#archives[@]} archives"
-    local work=$CACHE/$DISTRO/store.work
+    say "filling containerd's store: ${#IMAGE_ARCHIVES[@]} archives"
+    local work=$CACHE/$KIND/store.work
     clear_folder "$work"
     started=$(date +%s)
     # A mount and process namespace of its own: whatever happens in it, nothing stays mounted or running.
     unshare --mount --pid --fork --kill-child --propagation private \
-        bash "$IMAGE/steps/fill-store" "$BASE/tree" "$work" "${archives[@]}" >"$CACHE/store.log" 2>&1 || {
+        bash "$IMAGE/steps/fill-store" "$BASE/tree" "$work" "${IMAGE_ARCHIVES[@]}" >"$CACHE/store.log" 2>&1 || {
         tail -n 40 "$CACHE/store.log" >&2
         die "containerd's store could not be filled (whole log: $CACHE/store.log)"
     }

@@ -16,6 +16,8 @@ node_tree() {
         say 'no cri-dockerd: nodes of Kubernetes 1.24 and newer refuse runtime = "docker"; image/README.md says how to bring it'
     lay_cni_links
     lay_store
+    lay_extras
+    lay_comforts
     printf 'IMAGE_VERSION="%s"\n' "$VERSION" >>"$TREE/usr/lib/os-release"
     # Nothing is newer than this: systemd need not rebuild caches of /etc and /var at first boot.
     touch "$TREE/etc/.updated" "$TREE/var/.updated"

@@ -10,7 +10,7 @@ PHASES = [
     ("ready", "Node Ready"),
 ]
 WAYS = ["kindling", "lecture"]
-# Issue 8; decimal megabytes.
+# Decimal megabytes.
 AIMS = {"cpu": 0.3, "memory": 20.0, "binary": 12.0}
 
 

@@ -14,7 +14,7 @@ WAYS = [
     ("haproxy in front", ["--silent", "17", "--unknown", "5", "--closed"]),
     ("a slow control plane", ["--silent", "40", "--unknown", "12"]),
 ]
-# A node's requests while it waits (issue 9).
+# A node's requests while it waits.
 AIM = 5
 
 

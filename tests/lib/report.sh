@@ -10,6 +10,17 @@ say verity "$(dmsetup status root | xargs)"
 say version "$(sed -n 's/^IMAGE_VERSION=//p' /etc/os-release | tr -d \")"
 say loader "$(bootctl status --no-pager 2>/dev/null | sed -n 's/^ *Current Entry: //p')"
 say entries "$(find "$(bootctl --print-boot-path)/EFI/Linux" -name '*.efi' -printf '%f\n' | sort | xargs)"
+say cmdline "$(cat /proc/cmdline)"
+say image "$(kindling status | sed -n 's/^image //p')"
+# Who listens: protocol, address, program.
+say listeners "$(ss -Hltunp | awk '{ match($0, /\(\("[^"]*"/); print $1 ":" $5 ":" substr($0, RSTART + 3, RLENGTH - 4) }' | LC_ALL=C sort -u | xargs)"
+say mounts "$(findmnt -rno TARGET,OPTIONS /tmp | xargs)"
+say banner "$(sed -n 's/^Kindling: //p' /run/issue.d/kindling.issue)"
+seconds() { awk '{ printf "%.2f", $1 / 1000000 }'; }
+say initrd-at "$(systemctl show -P InitRDTimestampMonotonic | seconds)"
+say userspace-at "$(systemctl show -P UserspaceTimestampMonotonic | seconds)"
+say agent-at "$(systemctl show -P ExecMainStartTimestampMonotonic kindling.service | seconds)"
+[[ ! -e /dev/disk/by-id/virtio-plot ]] || systemd-analyze plot | dd of=/dev/disk/by-id/virtio-plot conv=notrunc status=none
 say secure-boot "$(bootctl status --no-pager 2>/dev/null | sed -n 's/^ *Secure Boot: //p')"
 bad=
 for path in / /usr /usr/bin /usr/local/bin /usr/lib/cni; do

@@ -101,13 +101,32 @@ pub fn act(cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
     Ok(Some(format!("{} imported in the background", archives.join(", "))))
 }
 
+/// An OCI archive may hold its image's name where containerd takes a whole reference only if it is told what that
+/// begins with (<https://github.com/opencontainers/image-spec/blob/main/annotations.md>).
+fn base_name(host: &dyn Host, path: &str) -> Option<String> {
+    let index =
+        host.run(&Command::query("tar", ["--extract", "--to-stdout", "--file", path, "index.json"])).ok()?;
+    let index: serde_json::Value = serde_json::from_str(&index.stdout).ok()?;
+    let said = &index["manifests"][0]["annotations"];
+    if !said["io.containerd.image.name"].is_null() {
+        return None;
+    }
+    let (name, _) = said["org.opencontainers.image.ref.name"].as_str()?.rsplit_once(':')?;
+    name.contains('/').then(|| name.to_owned())
+}
+
 /// Imports what is new in [`ARCHIVES`]; run by the background unit.
 pub fn import(host: &dyn Host) -> Result<Vec<String>, StepError> {
     let mut done = Vec::new();
     for name in new_archives(host)? {
         let path = PathBuf::from(ARCHIVES).join(&name).display().to_string();
         let before = stored(host)?;
-        host.run(&Command::new("ctr", ctr(["import", &path])).timeout(std::time::Duration::from_secs(1800)))?;
+        let base = base_name(host, &path);
+        let args = ["import"]
+            .into_iter()
+            .chain(base.iter().flat_map(|base| ["--base-name", base]))
+            .chain([path.as_str()]);
+        host.run(&Command::new("ctr", ctr(args)).timeout(std::time::Duration::from_secs(1800)))?;
         for (image, _) in
             stored(host)?.into_iter().filter(|(image, _)| !before.iter().any(|(b, _)| b == image))
         {

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod etcd;
 pub mod etcd_health;
 pub mod files;
+pub mod image;
 pub mod images;
 pub mod init;
 pub mod join;
@@ -65,6 +66,7 @@ impl Step {
             Action::Service(service) => service.look(cx),
             Action::VipFree(question) => question.look(cx),
             Action::Clock(clock) => clock.look(cx),
+            Action::Image(image) => image::look(image, cx),
             Action::Images => images::look(cx),
             Action::Certificates(certificates) => certificates.look(cx),
             Action::Etcd(member) => member.look(cx),
@@ -91,6 +93,7 @@ impl Step {
             Action::Kernel(kernel) => kernel.act(cx),
             Action::SwapOff => kernel::act_swap(cx),
             Action::Service(service) => service.act(cx),
+            Action::Image(image) => image::act(image, cx),
             Action::Images => images::act(cx),
             Action::Certificates(certificates) => certificates.act(cx),
             Action::Etcd(member) => member.act(cx),

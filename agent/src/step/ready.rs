@@ -18,7 +18,7 @@ use crate::role::NodeSpec;
 use crate::role::types::{DnsName, Secret};
 
 /// The kubelet's own certificate and key.
-const KUBELET_IDENTITY: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+pub(super) const KUBELET_IDENTITY: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ready {
@@ -128,7 +128,7 @@ fn node_state(
 }
 
 /// A control plane asks its own API server, a worker the endpoint.
-fn server(host: &dyn Host, spec: &NodeSpec) -> Result<Server, String> {
+pub(super) fn server(host: &dyn Host, spec: &NodeSpec) -> Result<Server, String> {
     if spec.control_plane().is_some() {
         return Ok(Server::at(&spec.ca, spec.address(), 6443));
     }

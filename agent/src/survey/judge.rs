@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 
 use super::planes::{is_control_plane, trouble};
 use super::{Answers, CertificateRow, EtcdRow, Finding, NodeRow, PlaneRow, Refusal, Survey, VipRow};
+use crate::image::{ROOT_ANNOTATION, VERSION_LABEL};
 use crate::kube::{condition, node_is_ready};
 
 /// Certificates that end sooner are told.
@@ -12,10 +13,10 @@ const SOON: i64 = 30;
 const COMPONENTS: [&str; 4] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"];
 const PRESSURES: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable"];
 
-struct Judge<'a> {
-    answers: &'a Answers,
+pub(super) struct Judge<'a> {
+    pub(super) answers: &'a Answers,
     findings: Vec<Finding>,
-    notes: Vec<String>,
+    pub(super) notes: Vec<String>,
 }
 
 pub fn judge(answers: &Answers) -> Survey {
@@ -26,6 +27,7 @@ pub fn judge(answers: &Answers) -> Survey {
     let external_etcd = judge.external_etcd();
     judge.pods();
     judge.versions();
+    judge.images(&nodes);
     let certificates = judge.certificates();
     judge.tokens();
     let vip = judge.vip();
@@ -44,24 +46,20 @@ pub fn judge(answers: &Answers) -> Survey {
     }
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list["items"].as_array().into_iter().flatten()
 }
 
-fn name(object: &Value) -> &str {
+pub(super) fn name(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap_or_default()
 }
 
-fn minor(version: &str) -> Option<i64> {
-    version.trim_start_matches('v').split('.').nth(1)?.parse().ok()
-}
-
 impl<'a> Judge<'a> {
-    fn find(&mut self, about: &str, what: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn find(&mut self, about: &str, what: impl Into<String>, remedy: impl Into<String>) {
         self.findings.push(Finding { about: about.to_owned(), what: what.into(), remedy: remedy.into() });
     }
 
@@ -111,6 +109,8 @@ impl<'a> Judge<'a> {
                     .filter(|p| condition(node, p)["status"] == "True")
                     .map(|p| (*p).to_owned())
                     .collect(),
+                image: node["metadata"]["labels"][VERSION_LABEL].as_str().map(str::to_owned),
+                root_hash: node["metadata"]["annotations"][ROOT_ANNOTATION].as_str().map(str::to_owned),
             };
             if !row.ready {
                 let why = condition(node, "Ready");
@@ -254,59 +254,6 @@ impl<'a> Judge<'a> {
                     format!("kubectl -n kube-system describe pod {pod}"),
                 );
             }
-        }
-    }
-
-    /// <https://kubernetes.io/releases/version-skew-policy/>
-    fn versions(&mut self) {
-        let server = text(&self.answers.version["gitVersion"]);
-        let Some(api) = minor(&server) else { return };
-        // Since 1.28 a kubelet may be three minor versions older.
-        let older = if api >= 28 { 3 } else { 2 };
-        for node in items(&self.answers.nodes) {
-            let kubelet = text(&node["status"]["nodeInfo"]["kubeletVersion"]);
-            let Some(own) = minor(&kubelet) else { continue };
-            if own > api || own < api - older {
-                let why = if own > api { "newer than" } else { "too old for" };
-                self.find(
-                    name(node),
-                    format!("its kubelet {kubelet} is {why} the API server {server}"),
-                    if own > api {
-                        "upgrade the control planes first".to_owned()
-                    } else {
-                        format!("boot it with an image of 1.{} to 1.{api}", api - older)
-                    },
-                );
-            }
-        }
-        let images =
-            items(&self.answers.pods).filter(|p| p["metadata"]["labels"]["component"] == "kube-apiserver");
-        let images = images.filter_map(|p| {
-            p["spec"]["containers"][0]["image"].as_str()?.rsplit_once(':').map(|(_, tag)| tag.to_owned())
-        });
-        let mut minors: Vec<i64> = images.filter_map(|tag| minor(&tag)).collect();
-        minors.sort_unstable();
-        if let (Some(low), Some(high)) = (minors.first(), minors.last())
-            && high - low > 1
-        {
-            self.find(
-                "API servers",
-                format!("1.{low} beside 1.{high}: they may differ by one minor version"),
-                "upgrade the older ones",
-            );
-        }
-        let config = self
-            .answers
-            .kubeadm
-            .as_ref()
-            .map(|c| text(&c["data"]["ClusterConfiguration"]))
-            .unwrap_or_default();
-        let noted = config.lines().find_map(|l| l.strip_prefix("kubernetesVersion: "));
-        if let Some(noted) = noted.and_then(minor).filter(|noted| *noted != api) {
-            self.find("kubeadm-config", format!("says 1.{noted}, the API server is {server}"), "a control plane that joins would be of the noted version: kubectl -n kube-system edit configmap kubeadm-config");
-        }
-        if self.answers.kubeadm.is_none() {
-            self.find("kubeadm-config", "the ConfigMap is missing: no node can join", "on a control plane: kubeadm init phase upload-config kubeadm --config /etc/kindling/kubeadm.yaml");
         }
     }
 

@@ -10,6 +10,7 @@ mod judge;
 mod planes;
 mod show;
 mod tls;
+mod versions;
 mod vip;
 
 use serde::Serialize;
@@ -114,6 +115,11 @@ pub struct NodeRow {
     pub taints: Vec<String>,
     /// Conditions that should not be.
     pub pressure: Vec<String>,
+    /// The version of the image that it runs, and the hash by which its kernel verifies it; as the node says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_hash: Option<String>,
 }
 
 /// The state of each static pod, "ok" or why not.

@@ -10,10 +10,18 @@ impl fmt::Display for Survey {
         let or_dash = |list: &[String]| if list.is_empty() { "-".to_owned() } else { list.join(",") };
         let row = |cells: &[&str]| cells.iter().map(|c| (*c).to_owned()).collect::<Vec<_>>();
         writeln!(f, "Kubernetes {} at {}\n", self.kubernetes, self.server)?;
-        let mut rows = vec![row(&["NODE", "READY", "VERSION", "ROLES", "PRESSURE", "TAINTS"])];
+        let mut rows = vec![row(&["NODE", "READY", "VERSION", "IMAGE", "ROLES", "PRESSURE", "TAINTS"])];
         rows.extend(self.nodes.iter().map(|n| {
             let ready = if n.ready { "True" } else { "FALSE" };
-            row(&[&n.name, ready, &n.version, &or_dash(&n.roles), &or_dash(&n.pressure), &or_dash(&n.taints)])
+            row(&[
+                &n.name,
+                ready,
+                &n.version,
+                n.image.as_deref().unwrap_or("-"),
+                &or_dash(&n.roles),
+                &or_dash(&n.pressure),
+                &or_dash(&n.taints),
+            ])
         }));
         writeln!(f, "{}", table(rows, 9))?;
         let mut rows = vec![row(&["CONTROL PLANE", "API SERVER", "CONTROLLERS", "SCHEDULER", "ETCD"])];

@@ -30,6 +30,8 @@ pub struct ClusterState {
     pub token_is_unknown: bool,
     /// The list that load balancers read; `None` before anybody made it.
     pub published: Option<BTreeMap<String, String>>,
+    /// Labels and annotations that were written on this machine's Node.
+    pub node_says: BTreeMap<String, Value>,
     leases: BTreeMap<String, Value>,
     version: u64,
 }
@@ -115,9 +117,23 @@ impl Fake {
                 } else if !registered && !self.cluster.borrow().has_old_node {
                     return Err(status(404));
                 }
+                let said = &mut self.cluster.borrow_mut().node_says;
+                for kind in ["labels", "annotations"] {
+                    for (key, value) in
+                        request.body.and_then(|b| b["metadata"][kind].as_object()).into_iter().flatten()
+                    {
+                        said.insert(format!("{kind} {key}"), value.clone());
+                    }
+                }
+                let of = |kind: &str| -> Value {
+                    let own = said.iter().filter_map(|(key, value)| Some((key.strip_prefix(kind)?, value)));
+                    own.map(|(key, value)| (key.trim().to_owned(), value.clone()))
+                        .collect::<serde_json::Map<_, _>>()
+                        .into()
+                };
                 let ready = if registered { "True" } else { "Unknown" };
                 Ok(json!({
-                    "metadata": { "name": name },
+                    "metadata": { "name": name, "labels": of("labels "), "annotations": of("annotations ") },
                     "status": { "conditions": [{ "type": "Ready", "status": ready }] },
                 })
                 .to_string())

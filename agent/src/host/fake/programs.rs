@@ -262,6 +262,9 @@ impl Fake {
             "kubeadm" => self.kubeadm(&command.args, half),
             "systemctl" => self.systemctl(&command.args),
             "ctr" => self.ctr(&command.args),
+            "dmsetup" => self
+                .text(&format!("/fake/dmsetup/{}", command.args[1]))
+                .ok_or_else(|| "no such device".into()),
             "etcdctl" => self.etcdctl(&command.args),
             "vmware-rpctool" => self.rpctool(&command.args),
             "install" => {

@@ -1,0 +1,96 @@
+//! What runs on the nodes: versions of Kubernetes that go together, and images that are what they say.
+
+use std::collections::BTreeMap;
+
+use super::NodeRow;
+use super::judge::{Judge, items, name, text};
+
+fn minor(version: &str) -> Option<i64> {
+    version.trim_start_matches('v').split('.').nth(1)?.parse().ok()
+}
+
+impl Judge<'_> {
+    /// <https://kubernetes.io/releases/version-skew-policy/>
+    pub(super) fn versions(&mut self) {
+        let server = text(&self.answers.version["gitVersion"]);
+        let Some(api) = minor(&server) else { return };
+        // Since 1.28 a kubelet may be three minor versions older.
+        let older = if api >= 28 { 3 } else { 2 };
+        for node in items(&self.answers.nodes) {
+            let kubelet = text(&node["status"]["nodeInfo"]["kubeletVersion"]);
+            let Some(own) = minor(&kubelet) else { continue };
+            if own > api || own < api - older {
+                let why = if own > api { "newer than" } else { "too old for" };
+                self.find(
+                    name(node),
+                    format!("its kubelet {kubelet} is {why} the API server {server}"),
+                    if own > api {
+                        "upgrade the control planes first".to_owned()
+                    } else {
+                        format!("boot it with an image of 1.{} to 1.{api}", api - older)
+                    },
+                );
+            }
+        }
+        let images =
+            items(&self.answers.pods).filter(|p| p["metadata"]["labels"]["component"] == "kube-apiserver");
+        let images = images.filter_map(|p| {
+            p["spec"]["containers"][0]["image"].as_str()?.rsplit_once(':').map(|(_, tag)| tag.to_owned())
+        });
+        let mut minors: Vec<i64> = images.filter_map(|tag| minor(&tag)).collect();
+        minors.sort_unstable();
+        if let (Some(low), Some(high)) = (minors.first(), minors.last())
+            && high - low > 1
+        {
+            self.find(
+                "API servers",
+                format!("1.{low} beside 1.{high}: they may differ by one minor version"),
+                "upgrade the older ones",
+            );
+        }
+        let config = self
+            .answers
+            .kubeadm
+            .as_ref()
+            .map(|c| text(&c["data"]["ClusterConfiguration"]))
+            .unwrap_or_default();
+        let noted = config.lines().find_map(|l| l.strip_prefix("kubernetesVersion: "));
+        if let Some(noted) = noted.and_then(minor).filter(|noted| *noted != api) {
+            self.find("kubeadm-config", format!("says 1.{noted}, the API server is {server}"), "a control plane that joins would be of the noted version: kubectl -n kube-system edit configmap kubeadm-config");
+        }
+        if self.answers.kubeadm.is_none() {
+            self.find("kubeadm-config", "the ConfigMap is missing: no node can join", "on a control plane: kubeadm init phase upload-config kubeadm --config /etc/kindling/kubeadm.yaml");
+        }
+    }
+
+    /// Nodes of one version have one root. Different versions are how a cluster is updated, one node after the other.
+    pub(super) fn images(&mut self, nodes: &[NodeRow]) {
+        let mut versions: BTreeMap<&str, Vec<&NodeRow>> = BTreeMap::new();
+        for node in nodes {
+            if let Some(version) = &node.image {
+                versions.entry(version).or_default().push(node);
+            }
+        }
+        for (version, nodes) in &versions {
+            let mut roots: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+            for node in nodes {
+                roots.entry(node.root_hash.as_deref().unwrap_or("no hash")).or_default().push(&node.name);
+            }
+            if roots.len() > 1 {
+                let roots = roots.iter().map(|(root, names)| format!("{} {root}", names.join(", ")));
+                self.find(
+                    &format!("image {version}"),
+                    format!("not one and the same root: {}", roots.collect::<Vec<_>>().join("; ")),
+                    "compare with `roothash` in the image's provenance; boot the machine that differs anew, with a fresh disk and its old seed",
+                );
+            }
+        }
+        if versions.len() > 1 {
+            let list = versions.iter().map(|(version, nodes)| {
+                let names: Vec<&str> = nodes.iter().map(|n| n.name.as_str()).collect();
+                format!("{version} on {}", names.join(", "))
+            });
+            self.notes.push(format!("{} images: {}", versions.len(), list.collect::<Vec<_>>().join("; ")));
+        }
+    }
+}

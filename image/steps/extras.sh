@@ -1,0 +1,108 @@
+# shellcheck shell=bash
+# What an operator adds to an image: packages, certificate authorities, an SSH key, container images. Read by `image/bake`.
+
+check_extras() {
+    local word file
+    EXTRA_PACKAGES=() IMAGE_ARCHIVES=() IMAGES_OF_KUBEADM=
+    for word in ${PACKAGES-}; do
+        [[ $word =~ ^[a-z0-9][a-z0-9+.=:~*-]+$ ]] || die "PACKAGES=: \"$word\" is no package's name"
+        EXTRA_PACKAGES+=("$word")
+    done
+    if [[ -n ${EXTRA_CA-} ]]; then
+        grep -q 'BEGIN CERTIFICATE' "$EXTRA_CA" 2>/dev/null || die "EXTRA_CA=$EXTRA_CA: no file with certificates (PEM)"
+        ! grep -q 'PRIVATE KEY' "$EXTRA_CA" || die "EXTRA_CA=$EXTRA_CA holds a private key: it would be in every image"
+        EXTRA_CA=$(realpath "$EXTRA_CA")
+    fi
+    if [[ -n ${SSH_KEY-} ]]; then
+        if grep -q 'PRIVATE KEY' "$SSH_KEY" 2>/dev/null || ! grep -qE '^(ssh|ecdsa|sk)-[^ ]+ AAAA' "$SSH_KEY" 2>/dev/null; then
+            die "SSH_KEY=$SSH_KEY: not a file with public keys, as ssh-keygen writes them into *.pub"
+        fi
+        SSH_KEY=$(realpath "$SSH_KEY")
+        EXTRA_PACKAGES+=(openssh-server)
+    fi
+    for word in ${IMAGES-}; do
+        if [[ $word == kubeadm ]]; then
+            IMAGES_OF_KUBEADM=yes
+        elif [[ -d $word ]]; then
+            while read -r file; do IMAGE_ARCHIVES+=("$file"); done < <(find "$(realpath "$word")" -maxdepth 1 -name '*.tar' | LC_ALL=C sort)
+        elif [[ -s $word ]]; then
+            IMAGE_ARCHIVES+=("$(realpath "$word")")
+        else
+            die "IMAGES=: \"$word\" is neither an archive of images (.tar), nor a folder of such, nor the word kubeadm"
+        fi
+    done
+    if [[ $KUBERNETES == dir ]]; then
+        while read -r file; do IMAGE_ARCHIVES+=("$file"); done < <(find "$KUBERNETES_DIR/images" -maxdepth 1 -name '*.tar' 2>/dev/null | LC_ALL=C sort)
+    fi
+    if [[ -n ${PROXY-} ]]; then
+        [[ $PROXY == http?(s)://* ]] || die "PROXY=$PROXY: not a URL such as http://proxy.example:3128"
+        export http_proxy=$PROXY https_proxy=$PROXY
+        PROXY_ARGUMENTS=(--proxy-url "$PROXY")
+    else
+        PROXY_ARGUMENTS=()
+    fi
+}
+
+# The images that this version of kubeadm wants, each an archive in the cache.
+fetch_images_of_kubeadm() {
+    [[ -n $IMAGES_OF_KUBEADM ]] || return 0
+    local image archive kubeadm=(chroot "$BASE/tree" kubeadm) options=(--override-os linux --override-arch "$ARCHITECTURE")
+    [[ $KUBERNETES == apt ]] || kubeadm=("$KUBERNETES_DIR/bin/kubeadm")
+    mkdir -p "$CACHE/images"
+    [[ -z ${EXTRA_CA-} ]] || { mkdir -p "$CACHE/images/certs" && cp "$EXTRA_CA" "$CACHE/images/certs/extra.crt"; }
+    while read -r image; do
+        archive=$CACHE/images/$(combine "$image" "$ARCHITECTURE").tar
+        if [[ ! -s $archive ]]; then
+            say "fetching $image"
+            rm -f "$archive.new"
+            # An OCI archive keeps the manifest, and with it the digest, as the registry has them.
+            # skopeo comes with the tools tree; the network's resolver is the host's.
+            run_tool skopeo --insecure-policy copy --quiet --retry-times 3 "${options[@]}" ${EXTRA_CA:+--src-cert-dir "$CACHE/images/certs"} \
+                "docker://$image" "oci-archive:$archive.new:$image" ||
+                die "cannot fetch $image (IMAGE_REPOSITORY= names another registry, PROXY= the way to it)"
+            mv "$archive.new" "$archive"
+        fi
+        IMAGE_ARCHIVES+=("$archive")
+    done < <("${kubeadm[@]}" config images list --kubernetes-version "v${KUBERNETES_VERSION#v}" \
+        ${IMAGE_REPOSITORY:+--image-repository "$IMAGE_REPOSITORY"} 2>/dev/null)
+}
+
+# Into the tree: who is trusted, and who may log in.
+lay_extras() {
+    if [[ -n ${EXTRA_CA-} ]]; then
+        # One certificate a file, as update-ca-certificates(8) wants them.
+        mkdir -p "$TREE/usr/local/share/ca-certificates"
+        awk -v folder="$TREE/usr/local/share/ca-certificates" '
+            /BEGIN CERTIFICATE/ { n++; on = 1 }
+            on { print >(folder "/operator-" n ".crt") }
+            /END CERTIFICATE/ { on = 0 }' "$EXTRA_CA"
+        chroot "$TREE" update-ca-certificates >"$CACHE/ca.log" 2>&1 || die "EXTRA_CA=$EXTRA_CA is not taken (see $CACHE/ca.log)"
+    fi
+    if [[ -n ${SSH_KEY-} ]]; then
+        # In /etc, so that keys can be changed on a node; root's home folder is on /var and empty in the image.
+        install -D -m 0644 "$SSH_KEY" "$TREE/etc/ssh/authorized_keys.d/root"
+        printf '%s\n' 'AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/authorized_keys.d/%u' 'PermitRootLogin prohibit-password' \
+            'PasswordAuthentication no' 'KbdInteractiveAuthentication no' >"$TREE/etc/ssh/sshd_config.d/10-kindling.conf"
+        # Each machine makes keys of its own at its first boot.
+        install -d "$TREE/usr/lib/systemd/system/ssh.service.d"
+        printf '%s\n' '[Service]' ExecStartPre= 'ExecStartPre=/usr/bin/ssh-keygen -A' 'ExecStartPre=/usr/sbin/sshd -t' \
+            >"$TREE/usr/lib/systemd/system/ssh.service.d/10-kindling.conf"
+        ln -sf /usr/lib/systemd/system/ssh.service "$TREE/etc/systemd/system/multi-user.target.wants/ssh.service"
+    fi
+}
+
+# For those who log in.
+lay_comforts() {
+    local program folder=$TREE/usr/share/bash-completion/completions
+    mkdir -p "$folder"
+    for program in kubectl kubeadm crictl nerdctl; do
+        [[ -x $TREE/usr/bin/$program ]] || continue
+        chroot "$TREE" "$program" completion bash >"$folder/$program" 2>/dev/null || true
+        [[ -s $folder/$program ]] || rm -f "$folder/$program"
+    done
+    # Where nerdctl is in the image, it sees what the kubelet sees.
+    if [[ -x $TREE/usr/bin/nerdctl ]]; then
+        install -d "$TREE/etc/nerdctl"
+        printf 'namespace = "k8s.io"\n' >"$TREE/etc/nerdctl/nerdctl.toml"
+    fi
+}
