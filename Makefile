@@ -77,6 +77,7 @@ e2e-image: build test-image ## The disk in QEMU: sealed, updated and rolled back
 	tests/update
 	tests/secure-boot
 	tests/image-twice
+	tests/image-options
 
 .PHONY: chaos
 chaos: build test-tree ## N=3 formations with random faults, of the seeds SEED=1, ...; in machines (root)

@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # set by the reader
 # One virtual machine under test, for what needs a firmware, a boot loader and a disk. Whoever reads this sets `work`.
-# UEFI as the qemu driver has it; SECURE=1 takes the firmware that checks signatures, with the keys of VARS.
+# UEFI as the qemu driver has it; SECURE=1 takes the firmware that checks signatures, with the keys of VARS;
+# FORWARD=tcp:HOST:PORT-GUEST:PORT leads to a port of the guest.
 
 passed=0
 qemu_pid=
@@ -27,7 +28,7 @@ power_on() { # DISK SEED CONSOLE [QEMU ARGUMENTS...]
         -display none "${more[@]}" -drive "if=pflash,unit=0,format=raw,readonly=on,file=$code" \
         -drive "if=pflash,unit=1,format=raw,file=${VARS:-$work/vars.fd}" \
         -drive "if=virtio,format=qcow2,discard=unmap,file=$disk" -drive "if=virtio,format=raw,readonly=on,file=$seed" \
-        -netdev user,id=net,restrict=on,ipv6=off -device "virtio-net-pci,netdev=net,mac=$mac" -device virtio-rng-pci \
+        -netdev "user,id=net,restrict=on,ipv6=off${FORWARD:+,net=10.0.0.0/24,hostfwd=$FORWARD}" -device "virtio-net-pci,netdev=net,mac=$mac" -device virtio-rng-pci \
         -chardev "file,id=console,path=$console" -serial chardev:console "$@" >"$console.qemu" 2>&1 &
     qemu_pid=$!
 }

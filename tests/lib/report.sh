@@ -43,9 +43,14 @@ say kubeadm "$(sha256sum /usr/bin/kubeadm | cut -c 1-16)"
 # A disk with a newer version: into the other slot with it.
 if [[ -e /dev/disk/by-label/UPDATE && ! -e /var/updated ]]; then
     mkdir -p /run/update
+    # An image that this version has not, and the next one brings.
+    image=$(ctr -n k8s.io images ls -q | grep /pause:)
+    ctr -n k8s.io images rm --sync "$image" >/dev/null
     mount -o ro /dev/disk/by-label/UPDATE /run/update
     kindling-slot update /run/update 2>&1 | sed 's/^/update: /' >/dev/console
     say update "${PIPESTATUS[0]}"
+    say brought "$(ctr -n k8s.io images ls | grep -F "$image " | grep -o 'pinned=pinned')"
+    say left-over "$(find /var/lib/kindling/update /var/lib/kindling/images -name '*.tar' 2>/dev/null | xargs)"
     say slots "$(kindling-slot status 2>&1 | xargs)"
     say new-slot "$(kindling-slot run kindling --version 2>&1 | xargs)"
     say new-slot-version "$(sed -n 's/^IMAGE_VERSION=//p' /run/kindling/slot/usr/lib/os-release | tr -d \")"
