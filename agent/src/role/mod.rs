@@ -2,6 +2,8 @@
 //! nothing can be planned from a file that was not validated.
 
 pub mod file;
+pub(crate) mod schema;
+mod shared;
 pub mod types;
 
 use std::collections::BTreeMap;
