@@ -66,6 +66,8 @@ fn what_was_meant_is_guessed_everywhere() {
         (&scratch, &["plan", "--cluster", "cluster.toml", "--node", "node11"], 78, "did you mean `node1`?"),
         (&scratch, &["new", "other", "--example", "lectrue"], 2, "'lecture'"),
         (&scratch, &["rendre"], 2, "'render'"),
+        (&scratch, &["render", "--target", "vshpere"], 2, "'vsphere'"),
+        (&scratch, &["secrets", "rotat"], 2, "'rotate'"),
         (&typo, &["check", "cluster.toml"], 78, "did you mean `load-balancer`? write "),
         (&typo, &["check", "cluster.toml"], 78, "did you mean `worker`? write "),
         (&typo, &["check", "cluster.toml"], 78, "did you mean `gateway`?"),
@@ -137,6 +139,8 @@ fn shells_complete_commands_options_and_the_names_of_nodes() {
             (&["kindling", "render", "--no"], &["--node"]),
             (&["kindling", "render", "--node", ""], &["cp1", "w1"]),
             (&["kindling", "power", "off", "c"], &["cp1"]),
+            (&["kindling", "secrets", "ro"], &["rotate"]),
+            (&["kindling", "render", "--target", "l"], &["libvirt"]),
             (&["kindling", "render", "--cluster", "mine.toml", "--node", "ha"], &["ha1", "ha2"]),
             (&["kindling", "explain", "endpoint.b"], &["endpoint.by"]),
             (&["kindling", "new", "--example", "lec"], &["lecture"]),
@@ -175,7 +179,9 @@ fn manual_pages_are_there_and_without_warnings() {
         assert_eq!(told(&shown), "", "{name}");
         assert!(out(&shown).contains(&name.replacen('-', " ", 1)) || out(&shown).contains(&name), "{name}");
     }
-    assert!(count >= 14, "only {count} pages");
-    assert!(pages.join("kindling-render.1").exists());
+    assert!(count >= 20, "only {count} pages");
+    for name in ["render", "secrets-rotate", "certs-renew"] {
+        assert!(pages.join(format!("kindling-{name}.1")).exists(), "{name}");
+    }
     assert!(!pages.join("kindling-switch.1").exists(), "what `up` runs by itself has no page");
 }

@@ -258,6 +258,28 @@ fn every_key_is_told_whole() {
     assert_eq!(values, ["\"load-balancer\"", "\"stacked\"", "\"external\""]);
 }
 
+/// An editor shows it where the mouse is.
+#[test]
+fn every_key_of_both_schemas_has_a_description() {
+    fn walk(schema: &Value, path: &str, silent: &mut Vec<String>) {
+        for (key, inner) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{key}");
+            if inner["description"].as_str().is_none_or(str::is_empty) {
+                silent.push(path.clone());
+            }
+            walk(inner, &path, silent);
+            walk(&inner["items"], &path, silent);
+            for entry in inner["patternProperties"].as_object().into_iter().flat_map(|p| p.values()) {
+                walk(entry, &path, silent);
+            }
+        }
+    }
+    let mut silent = Vec::new();
+    walk(&schema::cluster(), "cluster", &mut silent);
+    walk(&schema::role(), "role", &mut silent);
+    assert!(silent.is_empty(), "{silent:?}");
+}
+
 #[test]
 fn the_examples_of_the_keys_are_right() {
     for key in help::keys() {

@@ -33,8 +33,8 @@ const LARGEST_DISK_GB: u32 = 63_488;
 const MOST_CPUS: u32 = 768;
 /// The kernel keeps some of it to itself, and kubeadm asks for 1700 MB of what is left.
 const LEAST_MEMORY_MB: u32 = 2048;
-/// As [`name`] takes it: no space at an end, and nothing that cannot be printed.
-const NAME: &str = r"^[^\s\x00-\x1F\x7F]([^\x00-\x1F\x7F]*[^\s\x00-\x1F\x7F])?$";
+/// As [`name`] takes it: no space at an end. What cannot be printed only [`name`] refuses.
+const NAME: &str = r"^\S(.*\S)?$";
 
 /// Where `kindling render --target vsphere` puts the VMs. Names of a vSphere inventory, as govc takes them: a name, or an
 /// inventory path. The table and each key may be left out.

@@ -67,18 +67,20 @@ fn pages(command: clap::Command, folder: &Path) -> std::io::Result<()> {
     // `kindling help` says what the pages say.
     let mut command = command.disable_help_subcommand(true);
     command.build();
-    let shown = command.get_subcommands().filter(|inner| !inner.is_hide_set());
-    for page in std::iter::once(&command).chain(shown) {
-        let name = page.get_display_name().unwrap_or_else(|| page.get_name()).to_uppercase();
-        clap_mangen::Man::new(page.clone())
-            .title(name)
-            // the same at each call; an empty one would leave its place to what follows
-            .date(" ")
-            .source(concat!("Kindling ", env!("CARGO_PKG_VERSION")))
-            .manual("Kindling")
-            .generate_to(folder)?;
-    }
-    Ok(())
+    page(&command, folder)
+}
+
+/// The command's own, and those of the commands below it, which its page names.
+fn page(command: &clap::Command, folder: &Path) -> std::io::Result<()> {
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_uppercase();
+    clap_mangen::Man::new(command.clone())
+        .title(name)
+        // the same at each call; an empty one would leave its place to what follows
+        .date(" ")
+        .source(concat!("Kindling ", env!("CARGO_PKG_VERSION")))
+        .manual("Kindling")
+        .generate_to(folder)?;
+    command.get_subcommands().filter(|inner| !inner.is_hide_set()).try_for_each(|inner| page(inner, folder))
 }
 
 /// The nodes of the cluster file that the command line names, or of the one in this folder.

@@ -79,6 +79,7 @@ pub struct RoleFile {
     /// Present where haproxy or nginx runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy: Option<Proxy>,
+    /// Present on control planes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub control_plane: Option<ControlPlane>,
     /// Present on members of an external etcd cluster, and on control planes that use one.

@@ -379,7 +379,7 @@ impl<'a> Judge<'a> {
                 Some(ends) => format!("bootstrap token {} is valid for {} h more", token.id, (ends - self.answers.now).whole_hours()),
                 None => format!("bootstrap token {} never ends: kubectl -n kube-system delete secret bootstrap-token-{} when nobody joins any more", token.id, token.id),
             },
-            None => "no bootstrap token is valid: before another node joins, `kindling new --renew` and `kindling render`".into(),
+            None => "no bootstrap token is valid: `kindling render --node NAME` has the cluster make one for a node that comes".into(),
         });
     }
 

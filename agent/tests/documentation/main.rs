@@ -186,6 +186,32 @@ fn every_command_parses_and_every_target_is_there() {
     assert!(commands >= 40 && inline >= 30, "only {commands} commands and {inline} in the text were found");
 }
 
+/// What nobody reads of is not there.
+#[test]
+fn every_command_is_shown_in_a_document() {
+    fn names(command: &clap::Command, path: &str, list: &mut Vec<String>) {
+        for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
+            let path = format!("{path} {}", inner.get_name());
+            names(inner, &path, list);
+            list.push(path);
+        }
+    }
+    let mut list = Vec::new();
+    names(&command_line::Cli::command(), "kindling", &mut list);
+    let mut shown = BTreeSet::new();
+    for (_, document) in documents() {
+        let blocks = document.blocks.iter().flat_map(lines);
+        let inline = document.code.iter().map(|(_, code)| code.clone());
+        let ours = blocks.chain(inline.filter(|code| code.starts_with("kindling ")));
+        shown.extend(ours.flat_map(|text| shell::commands(&text)).map(|command| command.0.join(" ")));
+    }
+    let missing: Vec<_> = list
+        .iter()
+        .filter(|name| !shown.iter().any(|text| text == *name || text.starts_with(&format!("{name} "))))
+        .collect();
+    assert!(list.len() >= 19 && missing.is_empty(), "no document shows {missing:?}");
+}
+
 /// The cluster that fragments are a part of.
 const AROUND: &str = r#"
 version = 1
