@@ -64,6 +64,31 @@ fn a_validator_takes_what_check_takes() {
     }
 }
 
+/// Taplo, the checker behind editors' TOML extensions, finds the schema by the file's first line.
+#[test]
+fn an_editors_own_checker_takes_what_new_writes_and_refuses_mistakes() {
+    let scratch = cluster_support::Scratch::new();
+    new::create(&scratch.0, Some("lecture"), cluster_support::NOW).unwrap();
+    let lint = |file: &str| {
+        let arguments = ["lint", "--colors", "never", file];
+        std::process::Command::new("taplo").args(arguments).current_dir(&scratch.0).output()
+    };
+    let good = match lint("cluster.toml") {
+        Ok(good) => good,
+        Err(error) => return eprintln!("skipped: taplo cannot be run here (pip install taplo): {error}"),
+    };
+    assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
+    let text = fs::read_to_string(scratch.path("cluster.toml")).unwrap();
+    let text = text.replace("by = \"load-balancer\"", "by = \"loadbalancer\"") + "[vsphere]\nfoldr = \"x\"\n";
+    scratch.write("wrong.toml", &text);
+    let bad = lint("wrong.toml").unwrap();
+    let said = String::from_utf8_lossy(&bad.stderr);
+    assert!(!bad.status.success());
+    for part in ["\"loadbalancer\" is not one of", "'foldr' was unexpected"] {
+        assert!(said.contains(part), "{part} is not in:\n{said}");
+    }
+}
+
 /// Mistakes that span several keys, or need arithmetic, are `check`'s alone; a schema finds those of one key.
 #[test]
 fn a_validator_refuses_what_is_wrong_in_one_key() {

@@ -118,7 +118,10 @@ impl<'a> Judge<'a> {
                 self.find(
                     &row.name,
                     format!("the Node is not Ready: {why}"),
-                    "look whether the machine is on; on it `kindling status` and `journalctl -u kubelet` say why. One that is lost for good: boot a new one with its old seed, or delete the Node",
+                    format!(
+                        "look whether the machine is on; on it `kindling status` and `journalctl -u kubelet` say why. One that is lost for good: boot a new one with a seed of `kindling render --node {}`, or delete the Node",
+                        row.name
+                    ),
                 );
             } else {
                 for pressure in &row.pressure {
