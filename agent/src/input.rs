@@ -16,6 +16,8 @@ use serde::de::IntoDeserializer;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::suggest;
+
 /// One mistake (or one warning) in a file, with what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -316,7 +318,13 @@ impl<'a, 'i> Section<'a, 'i> {
                 } else {
                     error.message().to_owned()
                 };
-                self.findings.error(&self.path_of(key), span, message, remedy);
+                let hint = match value.get_ref().as_str() {
+                    Some(word) if !secret => {
+                        suggest::hint(word, suggest::variants::<T>(word).iter().copied())
+                    }
+                    _ => String::new(),
+                };
+                self.findings.error(&self.path_of(key), span, message, format!("{hint}{remedy}"));
                 None
             }
         }
@@ -376,7 +384,7 @@ impl<'a, 'i> Section<'a, 'i> {
             if self.asked.contains(key.get_ref().as_ref()) {
                 continue;
             }
-            let remedy = match nearest(key.get_ref(), self.asked.iter().map(String::as_str)) {
+            let remedy = match suggest::nearest(key.get_ref(), self.asked.iter().map(String::as_str)) {
                 Some(known) => format!("did you mean `{known}`?"),
                 None => {
                     format!("known keys here: {}", self.asked.iter().cloned().collect::<Vec<_>>().join(", "))
@@ -385,29 +393,4 @@ impl<'a, 'i> Section<'a, 'i> {
             self.findings.error(&self.path_of(key.get_ref()), key.span(), "unknown key", remedy);
         }
     }
-}
-
-/// The known word that is at most two edits away from `word`, if any.
-pub fn nearest<'w>(word: &str, known: impl Iterator<Item = &'w str>) -> Option<&'w str> {
-    known
-        .map(|k| (edits(word, k), k))
-        .filter(|(distance, k)| *distance <= 2 && *distance < k.len())
-        .min()
-        .map(|(_, k)| k)
-}
-
-/// Levenshtein distance.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substitute = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::builder::PossibleValuesParser;
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 use kindling::cluster::SecretsFile;
 use kindling::cluster::hypervisor::Target;
+use kindling::help::{self, shell};
 use kindling::mint::Way;
 use kindling::reset::Reset;
 use kindling::status::exit;
@@ -26,7 +29,7 @@ Exit codes:
 
 #[derive(Parser)]
 #[command(name = "kindling", version, about = "One cluster file, one immutable image, all VMs on at once: an HA Kubernetes cluster.", after_help = EXIT_CODES)]
-struct Cli {
+pub struct Cli {
     /// A file with the age identity that opens encrypted secrets; else KINDLING_AGE_IDENTITY names one
     #[arg(long, global = true, value_name = "FILE")]
     age_identity: Option<PathBuf>,
@@ -35,14 +38,14 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {
+pub enum Command {
     /// Write a commented cluster.toml and its secrets.toml (workstation)
     New {
         /// Where to write them
         #[arg(default_value = ".")]
         folder: PathBuf,
-        /// Start from an example: lecture, stacked, single, demo, external-etcd
-        #[arg(long)]
+        /// Start from an example
+        #[arg(long, value_parser = PossibleValuesParser::new(kindling::cluster::new::names()))]
         example: Option<String>,
         /// Only give FOLDER/secrets.toml a new bootstrap token and administrator's certificate
         #[arg(long, conflicts_with = "example")]
@@ -67,7 +70,7 @@ enum Command {
         #[arg(long, default_value = "seeds")]
         out: PathBuf,
         /// Only this node's. Where the cluster is up, it makes a fresh bootstrap token for it
-        #[arg(long)]
+        #[arg(long, add = ArgValueCompleter::new(shell::nodes))]
         node: Option<String>,
         /// Also what a hypervisor wants, with a script: vsphere (guestinfo, govc), libvirt (domains, virsh)
         #[arg(long, value_parser = ["vsphere", "libvirt"])]
@@ -98,7 +101,7 @@ enum Command {
         cluster: Option<PathBuf>,
         #[arg(long, default_value = "secrets.toml")]
         secrets: PathBuf,
-        #[arg(long)]
+        #[arg(long, add = ArgValueCompleter::new(shell::nodes))]
         node: Option<String>,
         /// Leave the files' contents out
         #[arg(long)]
@@ -114,7 +117,7 @@ enum Command {
         /// on, off, or new-disk: on, with an empty disk in the place of the one that it had
         #[arg(value_parser = ["on", "off", "new-disk"])]
         what: String,
-        #[arg(required = true)]
+        #[arg(required = true, add = ArgValueCompleter::new(shell::nodes))]
         nodes: Vec<String>,
         /// The state folder that `up` was given; default .kindling/CLUSTER
         #[arg(long)]
@@ -172,6 +175,32 @@ enum Command {
         #[arg(default_value = agent::ROLE_FILE)]
         role_file: PathBuf,
     },
+    /// Tell what a key of cluster.toml means; without a key, list them all
+    Explain {
+        /// As in endpoint.by, nodes.*.labels, or just vip
+        #[arg(add = ArgValueCandidates::new(shell::keys))]
+        key: Option<String>,
+        #[arg(long)]
+        json: bool,
+        /// The whole reference as a Markdown document
+        #[arg(long, conflicts_with_all = ["key", "json"])]
+        markdown: bool,
+    },
+    /// Print the JSON Schema of cluster.toml or of role files, for editors
+    Schema {
+        #[arg(value_parser = ["cluster", "role"])]
+        of: String,
+    },
+    /// Print a script that completes commands, options and the names of nodes
+    Completions {
+        #[arg(value_parser = shell::SHELLS)]
+        shell: String,
+    },
+    /// Write manual pages
+    Man {
+        /// Where to write them
+        folder: PathBuf,
+    },
     /// Import image archives in the background (run by the agent)
     #[command(hide = true)]
     ImportImages,
@@ -199,7 +228,7 @@ enum Command {
 }
 
 #[derive(Subcommand)]
-enum SecretsCommand {
+pub enum SecretsCommand {
     /// New bootstrap token, administrator's certificate and passwords; the CAs stay, and so does the cluster.
     /// Only what ends by itself: `kindling new --renew`
     Rotate {
@@ -208,8 +237,9 @@ enum SecretsCommand {
     },
 }
 
+// Not `Up`: clap names a group of arguments by each of the two, and they must differ.
 #[derive(clap::Args)]
-struct UpFlags {
+pub struct UpFlags {
     #[arg(long, default_value = "cluster.toml")]
     cluster: PathBuf,
     /// The folder that `kindling render` wrote
@@ -275,7 +305,7 @@ impl UpFlags {
 }
 
 #[derive(clap::Args)]
-struct Inputs {
+pub struct Inputs {
     #[arg(long, default_value = "cluster.toml")]
     cluster: PathBuf,
     #[arg(long, default_value = "secrets.toml")]
@@ -283,6 +313,7 @@ struct Inputs {
 }
 
 fn main() -> ExitCode {
+    shell::complete(Cli::command);
     // A reader that goes away (`kindling plan | head`) is no error.
     // SAFETY: called before any thread exists, with a handler that runs no code of ours.
     let _ = unsafe {
@@ -349,6 +380,10 @@ fn main() -> ExitCode {
         Command::Down { cluster, state, keep, json } => {
             show(up::down(&DownOptions { cluster, state, keep }), json, |_| exit::DONE)
         }
+        Command::Explain { key, json, markdown } => help::explain(key.as_deref(), json, markdown),
+        Command::Schema { of } => help::print_schema(&of),
+        Command::Completions { shell } => shell::completions(&shell),
+        Command::Man { folder } => shell::man(Cli::command(), &folder),
         Command::Forward { listen, to, netns } => serve((Forward { listen, to, netns }).run()),
         Command::Switch { folder, machines } => serve((Switch { folder, machines }).run()),
         Command::WatchEndpoint => {

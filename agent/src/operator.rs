@@ -248,12 +248,9 @@ pub fn plan_node(cluster_file: &Path, secrets_file: &SecretsFile, name: &str, sh
         Ok(both) => both,
         Err(code) => return code,
     };
-    let Some(node) = cluster.node(name) else {
-        let known: Vec<&str> = cluster.nodes.iter().map(|n| n.name.as_str()).collect();
-        return fail(&format!(
-            "the cluster has no node `{name}`\n  remedy: choose one of {}",
-            known.join(", ")
-        ));
+    let node = match cluster.named(name) {
+        Ok(node) => node,
+        Err(error) => return fail(&error),
     };
     let text = cluster::render::role_file(&cluster, &secrets, node).to_toml();
     match NodeSpec::parse(Source::new(format!("role file of {name}"), text)) {

@@ -53,7 +53,7 @@ fn what_is_made_for_recipients_is_read_with_either_identity_and_never_plain_on_t
     let (scratch, one, two) = sealed();
     let folder = scratch.path("c");
     let names: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(names.len(), 2, "{names:?}");
+    assert_eq!(names.len(), 3, "the cluster file, its schema, the secrets: {names:?}");
     let text = fs::read_to_string(folder.join("secrets.toml.age")).unwrap();
     assert!(text.starts_with("-----BEGIN AGE ENCRYPTED FILE-----\n") && !text.contains("PRIVATE KEY"));
     for key in [&one, &two] {

@@ -191,12 +191,15 @@ fn logins_of_registries_are_whole_or_absent() {
 }
 
 #[test]
-fn new_writes_two_files_and_overwrites_none() {
+fn new_writes_its_files_and_overwrites_none() {
     for (name, _) in new::EXAMPLES {
         let scratch = Scratch::new();
         let folder = scratch.path("cluster");
         let written = new::create(&folder, Some(name), NOW).unwrap();
-        assert_eq!(written, [folder.join("cluster.toml"), folder.join("secrets.toml")]);
+        let names = ["cluster.toml", "secrets.toml", "cluster.schema.json"];
+        assert_eq!(written, names.map(|name| folder.join(name)));
+        let text = fs::read_to_string(&written[0]).unwrap();
+        assert!(text.starts_with("#:schema ./cluster.schema.json\n"), "editors find the schema by it");
         let mode = fs::metadata(folder.join("secrets.toml")).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o600);
         let (cluster, report) = kindling::cluster::load(&written[0]).unwrap_or_else(|r| panic!("{r}"));

@@ -195,3 +195,13 @@ fn one_member_of_an_external_etcd_that_is_silent_is_told_all_of_them_are_only_ou
     assert_eq!(members(1), ["etcd0: etcd does not listen: refused"]);
     assert!(members(3).is_empty());
 }
+
+#[test]
+fn the_document_shows_what_is_printed() {
+    let mut answers = answers();
+    answers.nodes = recorded("nodes-off.json");
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/day-two.md");
+    let page = std::fs::read_to_string(page).expect("the document");
+    let text = judge(&answers).to_string();
+    assert!(page.contains(&format!("```text\n{text}\n```")), "docs/day-two.md does not show\n{text}");
+}

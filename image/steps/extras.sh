@@ -100,6 +100,7 @@ lay_comforts() {
         chroot "$TREE" "$program" completion bash >"$folder/$program" 2>/dev/null || true
         [[ -s $folder/$program ]] || rm -f "$folder/$program"
     done
+    chroot "$TREE" kindling completions bash >"$folder/kindling"
     # Where nerdctl is in the image, it sees what the kubelet sees.
     if [[ -x $TREE/usr/bin/nerdctl ]]; then
         install -d "$TREE/etc/nerdctl"

@@ -9,6 +9,11 @@ use super::{
 };
 use crate::role::types::*;
 
+pub const DEFAULT_DNS_DOMAIN: &str = "cluster.local";
+pub const DEFAULT_ADDONS: [&str; 1] = ["flannel"];
+pub const DEFAULT_TOKEN_HOURS: u32 = 24;
+pub const DEFAULT_ADVERT_MS: u32 = 100;
+
 pub fn default_pods() -> Subnet {
     "10.244.0.0/16".parse().expect("a network")
 }
@@ -36,7 +41,7 @@ pub fn assemble(draft: Draft) -> Option<Cluster> {
     let vip = endpoint.vip.map(|vip| Vip {
         address: vip.value,
         vrid: vrrp.as_ref().and_then(|v| v.vrid).unwrap_or_else(|| default_vrid(&name)),
-        advert_ms: vrrp.as_ref().and_then(|v| v.advert_ms).unwrap_or(100),
+        advert_ms: vrrp.as_ref().and_then(|v| v.advert_ms).unwrap_or(DEFAULT_ADVERT_MS),
     });
     let host = match (endpoint.host, vip) {
         (Some(host), _) => host.value,
@@ -52,10 +57,12 @@ pub fn assemble(draft: Draft) -> Option<Cluster> {
         runtime: draft.runtime.map_or(RuntimeName::Containerd, |r| r.value),
         pods: draft.pods.map_or_else(default_pods, |p| p.value),
         services: draft.services.map_or_else(default_services, |s| s.value),
-        dns_domain: draft.dns_domain.map_or_else(|| "cluster.local".parse().expect("a domain"), |d| d.value),
+        dns_domain: draft
+            .dns_domain
+            .map_or_else(|| DEFAULT_DNS_DOMAIN.parse().expect("a domain"), |d| d.value),
         image_repository: draft.image_repository,
-        addons: draft.addons.unwrap_or_else(|| vec!["flannel".into()]),
-        token_ttl_hours: draft.token_ttl_hours.unwrap_or(24),
+        addons: draft.addons.unwrap_or_else(|| DEFAULT_ADDONS.map(String::from).to_vec()),
+        token_ttl_hours: draft.token_ttl_hours.unwrap_or(DEFAULT_TOKEN_HOURS),
         cert_sans: draft.cert_sans.unwrap_or_default(),
         endpoint: Endpoint { host, port, by, vip, proxy },
         network: Network {

@@ -7,6 +7,7 @@ mod assemble;
 mod check;
 mod check_endpoint;
 mod derive;
+mod draft;
 mod file;
 pub mod hypervisor;
 mod kubeconfig;
@@ -27,8 +28,10 @@ use std::path::Path;
 use crate::input::{Report, Source};
 use crate::role::file::{Deadlines, Registry};
 use crate::role::types::*;
+use crate::suggest;
 
 pub use derive::{default_mac, default_vrid, vmware_mac};
+pub(crate) use draft::Draft;
 pub use file::FileError;
 pub use kubeconfig::kubeconfig;
 pub use pki::{KeyPairPem, Leaf, Pair, PkiError, end_of, issue, outdated};
@@ -115,6 +118,14 @@ pub struct Node {
     pub taints: Option<Vec<Taint>>,
 }
 
+/// A name that is no node's.
+#[derive(Debug, thiserror::Error)]
+#[error("the cluster has no node `{name}`\n  remedy: {remedy}")]
+pub struct NoSuchNode {
+    name: String,
+    remedy: String,
+}
+
 /// Reads and validates a cluster file. The report holds the warnings, or on failure every mistake.
 pub fn load(path: &Path) -> Result<(Cluster, Report), Report> {
     Cluster::parse(file::read(path, "make one with `kindling new`, or name it with --cluster")?)
@@ -127,6 +138,14 @@ impl Cluster {
 
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.iter().find(|node| node.name.as_str() == name)
+    }
+
+    /// As [`Cluster::node`], for a name that somebody typed.
+    pub fn named(&self, name: &str) -> Result<&Node, NoSuchNode> {
+        self.node(name).ok_or_else(|| NoSuchNode {
+            name: name.to_owned(),
+            remedy: suggest::choose(name, self.nodes.iter().map(|node| node.name.as_str())),
+        })
     }
 
     pub fn with_role(&self, role: RoleName) -> impl Iterator<Item = &Node> {

@@ -8,11 +8,13 @@ use super::file::{self, FileError};
 use super::pki::PkiError;
 use super::sealed::SecretsFile;
 use super::secrets::{Expired, Secrets};
+use crate::help;
 use crate::input::Report;
+use crate::suggest;
 
 #[derive(Debug, thiserror::Error)]
 pub enum NewError {
-    #[error("there is no example `{name}`\n  remedy: choose one of {}", names())]
+    #[error("there is no example `{name}`\n  remedy: {}", suggest::choose(name, names()))]
     NoSuchExample { name: String },
     #[error(transparent)]
     Pki(#[from] PkiError),
@@ -34,11 +36,11 @@ pub const EXAMPLES: [(&str, &str); 6] = [
     ("external-etcd", include_str!("../../../examples/external-etcd.toml")),
 ];
 
-fn names() -> String {
-    EXAMPLES.map(|(name, _)| name).join(", ")
+pub fn names() -> impl Iterator<Item = &'static str> {
+    EXAMPLES.iter().map(|(name, _)| *name)
 }
 
-/// Writes `cluster.toml` and `secrets.toml` (0600) into `folder`. Refuses when either is there: a cluster
+/// Writes `cluster.toml`, its schema for editors, and `secrets.toml` (0600) into `folder`. Refuses when either is there: a cluster
 /// that is up cannot be reached without its secrets.
 pub fn create(folder: &Path, example: Option<&str>, now: OffsetDateTime) -> Result<Vec<PathBuf>, NewError> {
     create_for(folder, example, Vec::new(), now)
@@ -69,8 +71,13 @@ pub fn create_for(
     file::make_private_folder(folder)?;
     // the secrets first: a cluster file alone looks complete
     file::write_new(&secrets, &generated, 0o600, remedy)?;
+    // as the editors' TOML extensions look for it, here: nothing is fetched
+    // (https://taplo.tamasfe.dev/configuration/directives.html#the-schema-directive)
+    let schema = folder.join(help::SCHEMA_FILE);
+    file::write(&schema, help::schema_text().as_bytes(), 0o644)?;
+    let text = format!("#:schema ./{}\n{text}", help::SCHEMA_FILE);
     file::write_new(&cluster, text.as_bytes(), 0o644, remedy)?;
-    Ok(vec![cluster, secrets])
+    Ok(vec![cluster, secrets, schema])
 }
 
 /// Gives a secrets file a new bootstrap token and a new administrator's certificate; all other keys stay.

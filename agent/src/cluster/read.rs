@@ -2,12 +2,9 @@
 //! checked in [`super::check`], on a draft in which any value may be missing, so that one mistake does
 //! not hide another.
 
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
-use std::ops::Range;
-
 use serde::de::DeserializeOwned;
 
+pub use super::draft::{At, Draft, EndpointDraft, NetworkDraft, NodeDraft, VrrpDraft};
 use super::{Cluster, STATS_PORT, check, labels, placement};
 use crate::input::{Problem, Report, Section, Source};
 use crate::role::file::{Deadlines, Registry};
@@ -15,81 +12,6 @@ use crate::role::types::*;
 
 /// The newest cluster file version this binary reads.
 pub const VERSION: i64 = 1;
-
-/// A value with its place in the file.
-#[derive(Debug, Clone)]
-pub struct At<T> {
-    pub value: T,
-    pub key: String,
-    pub span: Range<usize>,
-}
-
-/// The file as it was read: `None` is missing or was wrong.
-#[derive(Debug, Default)]
-pub struct Draft {
-    pub name: Option<At<ClusterName>>,
-    pub kubernetes: Option<At<KubernetesVersion>>,
-    pub runtime: Option<At<RuntimeName>>,
-    pub pods: Option<At<Subnet>>,
-    pub services: Option<At<Subnet>>,
-    pub dns_domain: Option<At<DnsName>>,
-    pub image_repository: Option<String>,
-    pub addons: Option<Vec<String>>,
-    pub token_ttl_hours: Option<u32>,
-    pub cert_sans: Option<Vec<HostOrAddress>>,
-    pub endpoint: Option<EndpointDraft>,
-    pub vrrp: Option<VrrpDraft>,
-    pub network: Option<NetworkDraft>,
-    pub deadlines: Deadlines,
-    pub registries: Vec<At<Registry>>,
-    pub vsphere: Option<placement::Vsphere>,
-    pub libvirt: Option<placement::Libvirt>,
-    /// Where [nodes] stands.
-    pub nodes_span: Range<usize>,
-    pub nodes: Option<Vec<NodeDraft>>,
-}
-
-#[derive(Debug)]
-pub struct EndpointDraft {
-    pub span: Range<usize>,
-    pub host: Option<At<HostOrAddress>>,
-    pub port: Option<At<u16>>,
-    pub by: Option<At<EndpointBy>>,
-    pub vip: Option<At<Ipv4Addr>>,
-    pub proxy: Option<At<ProxyKind>>,
-    /// Whether the keys are there at all, right or wrong: a wrong one is not reported as missing too.
-    pub has_host: bool,
-    pub has_vip: bool,
-}
-
-#[derive(Debug)]
-pub struct VrrpDraft {
-    pub span: Range<usize>,
-    pub vrid: Option<Vrid>,
-    pub advert_ms: Option<u32>,
-}
-
-#[derive(Debug)]
-pub struct NetworkDraft {
-    pub gateway: Option<At<Ipv4Addr>>,
-    pub dns: Vec<Ipv4Addr>,
-    pub ntp: Vec<HostOrAddress>,
-    pub timezone: Option<String>,
-    pub interface: Option<String>,
-}
-
-#[derive(Debug)]
-pub struct NodeDraft {
-    pub name: DnsName,
-    pub key: String,
-    pub span: Range<usize>,
-    pub role: Option<At<RoleName>>,
-    pub address: Option<At<HostAddress>>,
-    pub mac: Option<At<MacAddress>>,
-    pub first: Option<At<bool>>,
-    pub labels: Option<At<BTreeMap<String, String>>>,
-    pub taints: Option<At<Vec<Taint>>>,
-}
 
 pub fn parse(source: Source) -> Result<(Cluster, Report), Report> {
     crate::input::read(source, |root| {
@@ -124,16 +46,8 @@ fn must<T: DeserializeOwned>(s: &mut Section<'_, '_>, key: &str, remedy: &str) -
 }
 
 fn draft(root: &mut Section<'_, '_>) -> Draft {
-    match root.required("version", "write version = 1 as the first line") {
-        Some(VERSION) | None => {}
-        Some(version) if version > VERSION => root.error(
-            "version",
-            format!("this cluster file has version {version}, this kindling reads up to {VERSION}"),
-            "use a newer kindling",
-        ),
-        Some(_) => root.error("version", "versions start at 1", "write version = 1"),
-    }
     let draft = Draft {
+        version: root.required("version", "write version = 1 as the first line"),
         name: must(root, "name", "name the cluster: it becomes a part of file and machine names"),
         kubernetes: must(root, "kubernetes", "write the version that is baked into the image, as in v1.32.3"),
         runtime: at(root, "runtime", "write \"containerd\", \"docker\" or \"crio\""),
@@ -161,12 +75,21 @@ fn draft(root: &mut Section<'_, '_>) -> Draft {
             .required_section("nodes", "name the machines in [nodes]: NAME = { role = ..., address = ... }")
             .map(read_nodes),
     };
+    match draft.version {
+        Some(VERSION) | None => {}
+        Some(version) if version > VERSION => root.error(
+            "version",
+            format!("this cluster file has version {version}, this kindling reads up to {VERSION}"),
+            "use a newer kindling",
+        ),
+        Some(_) => root.error("version", "versions start at 1", "write version = 1"),
+    }
     for name in draft.addons.iter().flatten() {
         if name.parse::<ClusterName>().is_err() {
             root.error(
                 "addons",
                 format!("`{name}` is not the name of an add-on"),
-                "name a folder of the image's add-ons, as in \"flannel\"",
+                "name an add-on of the image, as in \"flannel\"",
             );
         }
     }

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use super::file::{self, FileError};
 use super::seed::Seed;
-use super::{Cluster, Node, STATS_PORT, Secrets, kubeconfig};
+use super::{Cluster, NoSuchNode, Node, STATS_PORT, Secrets, kubeconfig};
 use crate::role::file as role;
 use crate::role::types::*;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
-    #[error("the cluster has no node `{name}`\n  remedy: choose one of {known}")]
-    NoSuchNode { name: String, known: String },
+    #[error(transparent)]
+    NoSuchNode(#[from] NoSuchNode),
     #[error("cannot make the seed disk of {node}: {source}")]
     Disk { node: DnsName, source: std::io::Error },
     #[error(
@@ -45,11 +45,8 @@ pub fn outputs(cluster: &Cluster, secrets: &Secrets, only: Option<&str>) -> Resu
         let text = kubeconfig(cluster, secrets);
         outputs.push(Output { path: "admin.conf".into(), bytes: text.expose().as_bytes().to_vec() });
     }
-    if let Some(name) = only
-        && cluster.node(name).is_none()
-    {
-        let known = cluster.nodes.iter().map(|n| n.name.as_str()).collect::<Vec<_>>().join(", ");
-        return Err(RenderError::NoSuchNode { name: name.to_owned(), known });
+    if let Some(name) = only {
+        cluster.named(name)?;
     }
     for node in cluster.nodes.iter().filter(|n| only.is_none_or(|name| n.name.as_str() == name)) {
         let seed = Seed::new(cluster, node, &role_file(cluster, secrets, node));

@@ -6,8 +6,11 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
+pub use super::shared::{Deadlines, Registry};
+use super::shared::{read_deadlines, read_registry};
 use super::types::*;
 use crate::input::{Report, Section, Source};
 
@@ -17,35 +20,58 @@ pub const VERSION: i64 = 1;
 /// What to do about a role file that is wrong: nobody should mend it by hand.
 const RENDER: &str = "the role file is written by `kindling render`: mend cluster.toml and render it again";
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// What one machine may know of its cluster. `kindling render` writes it, the agent reads it; it holds secrets.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(title = "Kindling's role file", deny_unknown_fields)]
 pub struct RoleFile {
+    /// The version of this file's format.
+    #[schemars(range(min = 1, max = VERSION))]
     pub version: i64,
+    /// The cluster's name.
     pub cluster: ClusterName,
+    /// This machine's host name, and its Node's.
     pub name: DnsName,
+    /// What this machine is for.
     pub role: RoleName,
-    /// The machine has joined, and what it needs no more was taken out ([`RoleFile::scrub`]).
+    /// The machine has joined, and the agent took out what it needs no more.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(default)]
     pub scrubbed: bool,
+    /// The version of kubeadm and the kubelet in the image.
     pub kubernetes: KubernetesVersion,
+    /// What runs the containers.
     pub runtime: RuntimeName,
+    /// The pods' network.
     pub pods: Subnet,
+    /// The network of the Services' addresses.
     pub services: Subnet,
+    /// The DNS domain of the Services.
     pub dns_domain: DnsName,
     /// Where kubeadm takes its images from; kubeadm's own default where missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_repository: Option<String>,
     /// Names of the add-ons that the first control plane applies.
+    #[schemars(default)]
     pub addons: Vec<String>,
+    /// This machine in its network.
     pub network: Network,
+    /// Where the API answers.
     pub endpoint: Endpoint,
     /// Every node of the cluster, for /etc/hosts.
     pub hosts: BTreeMap<DnsName, Ipv4Addr>,
+    /// How long to wait.
+    #[schemars(default)]
     pub deadlines: Deadlines,
+    /// Labels of the Node.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(default)]
     pub labels: BTreeMap<String, String>,
+    /// Taints of the Node; kubeadm's where missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taints: Option<Vec<Taint>>,
+    /// Registries that need more than their name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
     pub registries: Vec<Registry>,
     /// Present where the VIP may live.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,6 +79,7 @@ pub struct RoleFile {
     /// Present where haproxy or nginx runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy: Option<Proxy>,
+    /// Present on control planes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub control_plane: Option<ControlPlane>,
     /// Present on members of an external etcd cluster, and on control planes that use one.
@@ -61,80 +88,60 @@ pub struct RoleFile {
     /// Control planes and workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<BootstrapToken>,
-    /// For the message where it is not known any more; the cluster itself counts.
+    /// When the token ends, for the message where it is not known any more; the cluster itself counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_expires: Option<Moment>,
+    /// Keys and certificates.
     pub pki: Pki,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Network {
+    /// The address with its prefix.
     pub address: HostAddress,
+    /// Time servers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
     pub ntp: Vec<HostOrAddress>,
+    /// A name of tzdata.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timezone: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Endpoint {
+    /// The name or address in the API server's certificate.
     pub host: HostOrAddress,
+    /// Its TCP port.
     pub port: u16,
+    /// The virtual address, where the cluster holds one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vip: Option<Ipv4Addr>,
+    /// Who answers there.
     pub by: EndpointBy,
 }
 
-/// How long the agent waits, in seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Deadlines {
-    /// For the cluster to answer, before a join.
-    pub cluster: u64,
-    /// For one kubeadm command.
-    pub kubeadm: u64,
-    /// For the Node to be Ready.
-    pub ready: u64,
-}
-
-impl Default for Deadlines {
-    fn default() -> Self {
-        Self { cluster: 1800, kubeadm: 900, ready: 900 }
-    }
-}
-
-/// A registry as containerd's `certs.d` knows it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Registry {
-    /// Host with an optional port, `docker.io`, `harbor.kang.org:8443`.
-    pub host: String,
-    /// Asked before the registry itself, in this order.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub mirrors: Vec<String>,
-    /// Takes any certificate; with an `http://` mirror, none at all.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub insecure: bool,
-    /// PEM of the CA that signed the registry's certificate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ca: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub username: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub password: Option<Secret>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Vrrp {
+    /// The virtual router's identifier.
     pub vrid: Vrid,
     /// 1-254; the highest of those whose check passes holds the VIP.
     pub priority: u8,
+    /// The addresses of the other machines that may hold the VIP.
     pub peers: Vec<Ipv4Addr>,
     /// Time between two advertisements, in milliseconds.
     pub advert_ms: u32,
+    /// keepalived's password.
     pub password: Secret,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Proxy {
+    /// Which proxy.
     pub kind: ProxyKind,
     /// The API servers behind it.
     pub servers: BTreeMap<DnsName, Ipv4Addr>,
@@ -145,7 +152,8 @@ pub struct Proxy {
     pub stats_password: Option<Secret>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct ControlPlane {
     /// The designated first one may init once; all others join.
     pub first: bool,
@@ -153,34 +161,46 @@ pub struct ControlPlane {
     pub peers: Vec<Ipv4Addr>,
     /// Further names and addresses for the API server's certificate.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
     pub cert_sans: Vec<HostOrAddress>,
     /// Life of the bootstrap token from init on, in hours; 0 means for ever.
     pub token_ttl_hours: u32,
 }
 
 /// An external etcd cluster.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Etcd {
+    /// All members, by name.
     pub members: BTreeMap<DnsName, Ipv4Addr>,
 }
 
 /// PEM texts. A worker has only `ca`, a load balancer too (for its health checks); a member of an external
 /// etcd cluster has etcd's CA besides.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Pki {
+    /// The cluster's CA.
     pub ca: String,
+    /// The cluster's CA's key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_key: Option<Secret>,
+    /// The CA of the API server's aggregation layer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub front_proxy_ca: Option<String>,
+    /// Its key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub front_proxy_ca_key: Option<Secret>,
+    /// etcd's CA.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub etcd_ca: Option<String>,
+    /// Its key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub etcd_ca_key: Option<Secret>,
+    /// The public key that service-account tokens are verified with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sa_public: Option<String>,
+    /// The key that signs them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sa_key: Option<Secret>,
 }
@@ -312,57 +332,6 @@ fn read_endpoint(mut s: Section<'_, '_>) -> Option<Endpoint> {
     let by = s.required("by", RENDER);
     s.finish();
     Some(Endpoint { host: host?, port: port?, vip, by: by? })
-}
-
-fn read_deadlines(mut s: Section<'_, '_>) -> Option<Deadlines> {
-    let default = Deadlines::default();
-    let cluster = s.optional("cluster", "seconds");
-    let kubeadm = s.optional("kubeadm", "seconds");
-    let ready = s.optional("ready", "seconds");
-    s.finish();
-    Some(Deadlines {
-        cluster: cluster.unwrap_or(default.cluster),
-        kubeadm: kubeadm.unwrap_or(default.kubeadm),
-        ready: ready.unwrap_or(default.ready),
-    })
-}
-
-/// Shared with the cluster file, whose `[[registries]]` are the same.
-pub fn read_registry(mut s: Section<'_, '_>) -> Option<Registry> {
-    let remedy = "see `[[registries]]` in the cluster file that `kindling new` writes";
-    let host: Option<String> = s.required("host", remedy);
-    let mirrors: Option<Vec<String>> = s.optional("mirrors", remedy);
-    let insecure = s.optional("insecure", remedy);
-    let ca: Option<String> = s.optional("ca", remedy);
-    let username: Option<String> = s.optional("username", remedy);
-    let password: Option<Secret> = s.optional_secret("password", remedy);
-    if host.as_ref().is_some_and(|h| h.is_empty() || h.contains(['/', ' ', '"'])) {
-        s.error(
-            "host",
-            "must be a host with an optional port, without `https://` or a path",
-            "write harbor.example.org or harbor.example.org:8443",
-        );
-    }
-    for mirror in mirrors.iter().flatten() {
-        if !(mirror.starts_with("https://") || mirror.starts_with("http://")) || mirror.contains([' ', '"']) {
-            s.error("mirrors", format!("`{mirror}` is not a URL"), "write https://mirror.example.org");
-        }
-    }
-    if username.is_some() != password.is_some() {
-        s.error("username", "`username` and `password` go together", "give both, or neither");
-    }
-    if ca.as_ref().is_some_and(|ca| !ca.contains("-----BEGIN CERTIFICATE-----")) {
-        s.error("ca", "is not a PEM certificate", "give the text of the CA's certificate");
-    }
-    s.finish();
-    Some(Registry {
-        host: host?,
-        mirrors: mirrors.unwrap_or_default(),
-        insecure: insecure.unwrap_or_default(),
-        ca,
-        username,
-        password,
-    })
 }
 
 fn read_vrrp(mut s: Section<'_, '_>) -> Option<Vrrp> {

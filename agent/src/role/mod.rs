@@ -3,6 +3,8 @@
 
 pub mod file;
 mod moment;
+pub(crate) mod schema;
+mod shared;
 pub mod types;
 
 use std::collections::BTreeMap;

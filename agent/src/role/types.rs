@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use ipnet::Ipv4Net;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use super::moment::Moment;
@@ -419,13 +420,16 @@ impl fmt::Display for Vrid {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RoleName {
+    /// An API server, its controllers, and etcd unless machines of their own have it.
     ControlPlane,
+    /// Runs the workloads.
     Worker,
+    /// Holds the VIP and leads to the control planes' API servers; no Node of the cluster.
     LoadBalancer,
-    /// A member of an external etcd cluster.
+    /// A member of an external etcd, which keeps the cluster's state instead of the control planes; no Node of the cluster.
     Etcd,
 }
 
@@ -447,30 +451,39 @@ impl fmt::Display for RoleName {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RuntimeName {
+    /// With the images that are baked in.
     Containerd,
+    /// Docker Engine, with the same images. From Kubernetes 1.24 on it needs cri-dockerd in the image.
     Docker,
+    /// CRI-O, where it was baked into the image; it pulls its images.
     Crio,
 }
 
 /// Who answers at the endpoint: the load-balancer nodes, the control planes themselves, or somebody else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EndpointBy {
+    /// Machines of their own, with the role of that name: they hold the VIP, and a proxy on them leads to the API servers.
     LoadBalancer,
+    /// The control planes themselves hold the VIP.
     Stacked,
+    /// Somebody else's address: a load balancer that is there already, or a single control plane.
     External,
 }
 
 /// What stands between the VIP and the API servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProxyKind {
+    /// Asks every API server how it is, verified by the cluster's CA, and has a page of figures.
     Haproxy,
-    /// Its stream module: without active checks and without statistics.
+    /// Its stream module: without active checks and without statistics, so an API server that hangs is found only by
+    /// connections that fail.
     Nginx,
+    /// The VIP leads to the API server of the machine that holds it.
     None,
 }
 

@@ -118,7 +118,10 @@ impl<'a> Judge<'a> {
                 self.find(
                     &row.name,
                     format!("the Node is not Ready: {why}"),
-                    "look whether the machine is on; on it `kindling status` and `journalctl -u kubelet` say why. One that is lost for good: boot a new one with its old seed, or delete the Node",
+                    format!(
+                        "look whether the machine is on; on it `kindling status` and `journalctl -u kubelet` say why. One that is lost for good: boot a new one with a seed of `kindling render --node {}`, or delete the Node",
+                        row.name
+                    ),
                 );
             } else {
                 for pressure in &row.pressure {
@@ -326,7 +329,7 @@ impl<'a> Judge<'a> {
                 Some(ends) => format!("bootstrap token {} is valid for {} h more", token.id, (ends - self.answers.now).whole_hours()),
                 None => format!("bootstrap token {} never ends: kubectl -n kube-system delete secret bootstrap-token-{} when nobody joins any more", token.id, token.id),
             },
-            None => "no bootstrap token is valid: before another node joins, `kindling new --renew` and `kindling render`".into(),
+            None => "no bootstrap token is valid: `kindling render --node NAME` has the cluster make one for a node that comes".into(),
         });
     }
 

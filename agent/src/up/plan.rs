@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{DriverName, UpError, UpOptions};
 use crate::cluster::{API_PORT, Cluster, Node};
 use crate::role::types::{HostOrAddress, MacAddress, RoleName};
+use crate::suggest;
 
 /// The name of a machine's interface where the cluster file leaves it open.
 const INTERFACE: &str = "host0";
@@ -97,10 +98,9 @@ impl UpPlan {
 
     pub fn machine(&self, name: &str) -> Result<&Machine, UpError> {
         self.machines.iter().find(|m| m.name == name).ok_or_else(|| {
-            let known: Vec<&str> = self.machines.iter().map(|m| m.name.as_str()).collect();
             UpError::new(
                 format!("the cluster has no machine `{name}`"),
-                format!("choose one of {}", known.join(", ")),
+                suggest::choose(name, self.machines.iter().map(|m| m.name.as_str())),
             )
         })
     }
@@ -237,4 +237,43 @@ fn no_seeds(seeds: &Path, missing: &str) -> UpError {
 
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_is_not_there_is_told_with_the_one_that_was_meant() {
+        let machine = |index: usize, name: &str| Machine {
+            index,
+            name: name.to_owned(),
+            role: RoleName::Worker,
+            address: Ipv4Addr::new(10, 0, 0, 10 + index as u8),
+            mac: MacAddress([0x52, 0x54, 0, 0, 0, index as u8]),
+            interface: "eth0".into(),
+            cpus: 1,
+            memory_mb: 1024,
+        };
+        let plan = UpPlan {
+            version: 1,
+            cluster: "c".into(),
+            driver: DriverName::Machines,
+            image: "tree".into(),
+            image_id: String::new(),
+            seeds: "seeds".into(),
+            seeds_id: String::new(),
+            api: Api { address: Ipv4Addr::new(10, 0, 0, 10), port: API_PORT, name: String::new() },
+            network: Network {
+                gateway: Ipv4Addr::new(10, 0, 0, 1),
+                subnet: "10.0.0.0/24".parse().expect("a network"),
+            },
+            disk_gb: 20,
+            machines: vec![machine(1, "cp1"), machine(2, "worker1")],
+        };
+        assert_eq!(
+            plan.machine("wroker1").unwrap_err().to_string(),
+            "the cluster has no machine `wroker1`\n  remedy: did you mean `worker1`? choose one of cp1, worker1"
+        );
+    }
 }
