@@ -47,8 +47,10 @@ if [[ -e /dev/disk/by-label/UPDATE && ! -e /var/updated ]]; then
     image=$(ctr -n k8s.io images ls -q | grep /pause:)
     ctr -n k8s.io images rm --sync "$image" >/dev/null
     mount -o ro /dev/disk/by-label/UPDATE /run/update
-    kindling-slot update /run/update 2>&1 | sed 's/^/update: /' >/dev/console
-    say update "${PIPESTATUS[0]}"
+    # Not by PIPESTATUS: systemd-run takes what is in braces behind a dollar sign for a variable of its own.
+    set -o pipefail
+    kindling-slot update /run/update 2>&1 | sed '/%\.$/d; s/^/update: /' >/dev/console
+    say update $?
     say brought "$(ctr -n k8s.io images ls | grep -F "$image " | grep -o 'pinned=pinned')"
     say left-over "$(find /var/lib/kindling/update /var/lib/kindling/images -name '*.tar' 2>/dev/null | xargs)"
     say slots "$(kindling-slot status 2>&1 | xargs)"

@@ -38,7 +38,7 @@ const NO_COMMAND_LINES: [(&str, &str, &str); 2] = [
 ];
 
 /// Programs that documents may name besides ours.
-const OTHERS: [&str; 30] = [
+const OTHERS: [&str; 31] = [
     "age",
     "age-keygen",
     "apt-get",
@@ -53,6 +53,7 @@ const OTHERS: [&str; 30] = [
     "govc",
     "install",
     "journalctl",
+    "kindling-slot",
     "kubeadm",
     "kubectl",
     "ls",
