@@ -52,7 +52,7 @@ if [[ -e /dev/disk/by-label/UPDATE && ! -e /var/updated ]]; then
     kindling-slot update /run/update 2>&1 | sed '/%\.$/d; s/^/update: /' >/dev/console
     say update $?
     say brought "$(ctr -n k8s.io images ls | grep -F "$image " | grep -o 'pinned=pinned')"
-    say left-over "$(find /var/lib/kindling/update /var/lib/kindling/images -name '*.tar' 2>/dev/null | xargs)"
+    say left-over "$(find /var/lib/kindling/update /var/lib/kindling/images -name '*.tar' -printf '%f ' 2>/dev/null)"
     say slots "$(kindling-slot status 2>&1 | xargs)"
     say new-slot "$(kindling-slot run kindling --version 2>&1 | xargs)"
     say new-slot-version "$(sed -n 's/^IMAGE_VERSION=//p' /run/kindling/slot/usr/lib/os-release | tr -d \")"
