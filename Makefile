@@ -50,7 +50,7 @@ ova: image ## The image for vSphere: build/image/DISTRO/kindling.{ova,ovf,vmdk}
 	image/ova
 
 .PHONY: test
-test: ## Everything but QEMU: unit tests, keepalived, haproxy and etcd in namespaces, real clusters in machines
+test: ## Unit tests, the sealed disk in QEMU, keepalived, haproxy and etcd in namespaces, real clusters in machines
 	tests/run
 
 .PHONY: e2e
