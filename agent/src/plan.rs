@@ -37,6 +37,8 @@ pub enum Action {
     /// Swap off now and after every reboot.
     SwapOff,
     Service(Service),
+    /// Units that must not run on such a machine.
+    Off(Vec<&'static str>),
     /// Certificates that this machine issues for itself.
     Certificates(Certificates),
     /// A member of an external etcd cluster.
@@ -131,6 +133,13 @@ pub fn plan(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
     ));
     if let Some(kubernetes) = spec.kubernetes() {
         steps.extend(runtime::steps(kubernetes, facts));
+    } else {
+        // It starts with the image, for the many that need it.
+        steps.push(step(
+            "runtime",
+            "no container runtime runs",
+            Action::Off(vec![runtime::containerd::UNIT]),
+        ));
     }
     steps.extend(endpoint(spec, facts));
     match &spec.role {

@@ -462,3 +462,12 @@ fn only_the_runtime_that_is_chosen_runs() {
         }
     }
 }
+
+#[test]
+fn no_runtime_runs_where_there_is_nothing_to_run_in_it() {
+    let (spec, host) = (spec("ha1"), machine("ha1"));
+    host.disk.borrow_mut().enabled.insert("containerd.service".into());
+    let status = run(&spec, &host);
+    assert_eq!(status.state, State::Done, "{:?}", status.failure);
+    assert!(!host.disk.borrow().enabled.contains("containerd.service"));
+}

@@ -43,6 +43,8 @@ say kubeadm "$(sha256sum /usr/bin/kubeadm | cut -c 1-16)"
 # A disk with a newer version: into the other slot with it.
 if [[ -e /dev/disk/by-label/UPDATE && ! -e /var/updated ]]; then
     mkdir -p /run/update
+    # A load balancer has no use for it; a node would bring its images.
+    systemctl start containerd.service
     # An image that this version has not, and the next one brings.
     image=$(ctr -n k8s.io images ls -q | grep /pause:)
     ctr -n k8s.io images rm --sync "$image" >/dev/null

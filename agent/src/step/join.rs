@@ -282,9 +282,11 @@ impl UnknownToken {
                 "the bootstrap token {id} of this seed expired at {end}: the API at {endpoint} does not know it any more"
             ),
             Some(end) => format!(
-                "the API at {endpoint} does not know the bootstrap token {id}, which would live until {end}: it was removed, or this machine's clock is wrong"
+                "the API at {endpoint} does not know the bootstrap token {id}, which would live until {end}: `kubeadm init` has not made it yet, it was removed, or this machine's clock is wrong"
             ),
-            None => format!("the API at {endpoint} does not know the bootstrap token {id}: it was removed"),
+            None => format!(
+                "the API at {endpoint} does not know the bootstrap token {id}: `kubeadm init` has not made it yet, or it was removed"
+            ),
         };
         let remedy = format!(
             "`kindling render --node {}` on the workstation has the cluster make a fresh token: boot this machine with that seed, its disk may stay",

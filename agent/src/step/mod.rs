@@ -64,6 +64,7 @@ impl Step {
             Action::Kernel(kernel) => kernel.look(cx),
             Action::SwapOff => kernel::look_swap(cx),
             Action::Service(service) => service.look(cx),
+            Action::Off(units) => service::look_off(units, cx),
             Action::VipFree(question) => question.look(cx),
             Action::Clock(clock) => clock.look(cx),
             Action::Image(image) => image::look(image, cx),
@@ -86,6 +87,7 @@ impl Step {
         match &self.action {
             // They only look.
             Action::Preflight(_) | Action::OneCluster | Action::Clock(_) => Ok(None),
+            Action::Off(units) => service::act_off(units, cx).map(|()| None),
             Action::VipFree(question) => question.act(cx),
             Action::Hostname(name) => files::act_hostname(name, cx),
             Action::Files(list) => files::act(list, cx),
@@ -129,6 +131,7 @@ impl Step {
             }
             Action::SwapOff => vec!["swapoff --all".into()],
             Action::Service(service) => vec![format!("systemctl enable --now {}", service.unit)],
+            Action::Off(units) => vec![format!("systemctl disable --now {}", units.join(" "))],
             Action::Certificates(certificates) => certificates.commands(),
             Action::Etcd(_) => vec!["systemctl enable --now etcd.service".into()],
             Action::Init(_) => vec![format!("kubeadm init --config {}", crate::plan::KUBEADM_FILE)],

@@ -26,6 +26,24 @@ pub struct Service {
     pub unless: Option<&'static str>,
 }
 
+fn is_enabled(host: &dyn Host, unit: &str) -> bool {
+    host.run(&Command::query("systemctl", ["is-enabled", "--quiet", unit])).is_ok()
+}
+
+/// Whether units that must not run are off, now and at each boot.
+pub fn look_off(units: &[&'static str], cx: &mut Context<'_>) -> Result<Found, StepError> {
+    let on = units.iter().find(|unit| is_enabled(cx.host, unit));
+    Ok(on.map_or(Found::matches(), |unit| Found::Differs(format!("{unit} is enabled"))))
+}
+
+pub fn act_off(units: &[&'static str], cx: &mut Context<'_>) -> Result<(), StepError> {
+    for unit in units.iter().filter(|unit| is_enabled(cx.host, unit)) {
+        cx.host
+            .run(&Command::new("systemctl", ["disable", "--now", unit]).timeout(Duration::from_secs(180)))?;
+    }
+    Ok(())
+}
+
 impl Service {
     pub fn new(unit: &'static str, files: Vec<FileSpec>) -> Self {
         Self { unit, files, checker: None, probe: None, part: None, instead_of: Vec::new(), unless: None }
@@ -55,15 +73,6 @@ impl Service {
     pub fn with_part(mut self, part: &'static str) -> Self {
         self.part = Some(part);
         self
-    }
-
-    /// Those that are enabled of the units that must not run beside it.
-    fn others(&self, host: &dyn Host) -> Vec<&'static str> {
-        self.instead_of.iter().copied().filter(|other| Self::is_enabled(host, other)).collect()
-    }
-
-    fn is_enabled(host: &dyn Host, unit: &str) -> bool {
-        host.run(&Command::query("systemctl", ["is-enabled", "--quiet", unit])).is_ok()
     }
 
     /// The unit's state, once systemd is through with starting it: after a boot that may go on beside the agent.
@@ -98,10 +107,11 @@ impl Service {
         if cx.interrupted {
             return Ok(Found::Differs("an earlier run was interrupted here".into()));
         }
-        if let Some(other) = self.others(cx.host).first() {
-            return Ok(Found::Differs(format!("{other} is enabled")));
+        let others = look_off(&self.instead_of, cx)?;
+        if matches!(others, Found::Differs(_)) {
+            return Ok(others);
         }
-        if !Self::is_enabled(cx.host, self.unit) {
+        if !is_enabled(cx.host, self.unit) {
             return Ok(Found::Differs(format!("{} is not enabled", self.unit)));
         }
         let state = self.settled_state(cx);
@@ -125,10 +135,8 @@ impl Service {
             files::write(cx.host, file)?;
         }
         let minutes = Duration::from_secs(180);
-        for other in self.others(cx.host) {
-            cx.host.run(&Command::new("systemctl", ["disable", "--now", other]).timeout(minutes))?;
-        }
-        if !Self::is_enabled(cx.host, self.unit) {
+        act_off(&self.instead_of, cx)?;
+        if !is_enabled(cx.host, self.unit) {
             cx.host.run(&Command::new("systemctl", ["enable", self.unit]))?;
         }
         // restart starts what does not run
