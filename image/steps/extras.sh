@@ -83,11 +83,17 @@ lay_extras() {
         install -D -m 0644 "$SSH_KEY" "$TREE/etc/ssh/authorized_keys.d/root"
         printf '%s\n' 'AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/authorized_keys.d/%u' 'PermitRootLogin prohibit-password' \
             'PasswordAuthentication no' 'KbdInteractiveAuthentication no' >"$TREE/etc/ssh/sshd_config.d/10-kindling.conf"
-        # Each machine makes keys of its own at its first boot.
+        # Each machine makes keys of its own at its first boot; the package has made some for all of them.
+        rm -f "$TREE"/etc/ssh/ssh_host_*
         install -d "$TREE/usr/lib/systemd/system/ssh.service.d"
         printf '%s\n' '[Service]' ExecStartPre= 'ExecStartPre=/usr/bin/ssh-keygen -A' 'ExecStartPre=/usr/sbin/sshd -t' \
             >"$TREE/usr/lib/systemd/system/ssh.service.d/10-kindling.conf"
+        # The disk is made by the presets once more; this one comes before the one that keeps all other units off.
+        echo 'enable ssh.service' >"$TREE/usr/lib/systemd/system-preset/00-kindling-ssh.preset"
         ln -sf /usr/lib/systemd/system/ssh.service "$TREE/etc/systemd/system/multi-user.target.wants/ssh.service"
+        # What systemd would offer beside it: a way in from the hypervisor.
+        mkdir -p "$TREE/etc/systemd/system-generators"
+        ln -s /dev/null "$TREE/etc/systemd/system-generators/systemd-ssh-generator"
     fi
 }
 
