@@ -55,7 +55,7 @@ fetch_images_of_kubeadm() {
         if [[ ! -s $archive ]]; then
             say "fetching $image"
             rm -f "$archive.new"
-            # An OCI archive keeps the manifest, and with it the digest, as the registry has them.
+            # An OCI archive keeps the layers compressed, as the registry has them.
             # skopeo comes with the tools tree; the network's resolver is the host's.
             run_tool skopeo --insecure-policy copy --quiet --retry-times 3 "${options[@]}" ${EXTRA_CA:+--src-cert-dir "$CACHE/images/certs"} \
                 "docker://$image" "oci-archive:$archive.new:$image" ||
