@@ -91,7 +91,8 @@ initrd() {
     local work=$CACHE/$KIND/initrd.work
     sandbox_tree "$DISTRO" "$CACHE/sandbox-$DISTRO"
     clear_folder "$work"
-    run_mkosi_for_node "$IMAGE/initrd" --output-directory "$work" --source-date-epoch "$EPOCH_INITRD"
+    # A kept installation would bear the times of its own day.
+    run_mkosi_for_node "$IMAGE/initrd" --output-directory "$work" --source-date-epoch "$EPOCH_INITRD" --incremental no
     mv "$work" "${INITRD%/*}"
     touch "${INITRD%/*}"
     prune initrd

@@ -97,7 +97,7 @@ keys() {
     KEY_INITRD=$(combine "$EPOCH_INITRD" "$KIND" "$common" "$(digest "$IMAGE/initrd")")
     KEY_IMAGES=$(combine "$images" "$(digest "$IMAGE"/steps/{store.sh,fill-store,settle-store})")
     KEY_TREE=$(combine "$EPOCH" "$KEY_BASE" "$KEY_IMAGES" "$kubernetes" "$(digest "$AGENT")" \
-        "$(digest ${EXTRA_CA:+"$EXTRA_CA"} ${SSH_KEY:+"$SSH_KEY"})" "$(digest "$IMAGE"/steps/{tree,extras}.sh)")
+        "$(digest ${EXTRA_CA:+"$EXTRA_CA"} ${SSH_KEY:+"$SSH_KEY"})" "$(digest "$IMAGE"/steps/{tree.sh,extras.sh,settle-times})")
     KEY_DISK=$(combine "$KEY_TREE" "$KEY_INITRD" "$(digest ${SECURE_BOOT_CERTIFICATE:+"$(realpath "$SECURE_BOOT_CERTIFICATE")"})" "$(digest "$IMAGE/disk" "$IMAGE/steps/disk.sh")")
     # Versions are compared by the boot loader and by systemd-sysupdate: Kubernetes first, then time. With `kindling_` it is a
     # partition's label, which has at most 36 characters.

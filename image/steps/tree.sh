@@ -21,6 +21,7 @@ node_tree() {
     printf 'IMAGE_VERSION="%s"\n' "$VERSION" >>"$TREE/usr/lib/os-release"
     # Nothing is newer than this: systemd need not rebuild caches of /etc and /var at first boot.
     touch "$TREE/etc/.updated" "$TREE/var/.updated"
+    "$IMAGE/steps/settle-times" "$TREE" "$EPOCH"
     cp "$BASE/tree.manifest" "$OUT/new/manifest.json"
     printf '%s\n' "$VERSION" >"$OUT/new/version"
     printf '%s\n' "$KEY_TREE" >"$OUT/new/.tree"
