@@ -48,10 +48,16 @@ fn files(host: &Fake, age: Duration) -> Vec<(String, String)> {
 }
 
 /// A control plane of three whose certificates are so old, and that kubeadm gives new ones.
+fn publish(host: &Fake, list: &[(&str, &str)]) {
+    let list = list.iter().map(|(name, address)| ((*name).to_owned(), (*address).to_owned()));
+    host.cluster.borrow_mut().published = Some(list.collect());
+}
+
 fn control_plane(age: Duration) -> Fake {
     let host = machine("cp1");
     assert_eq!(run(&spec("cp1"), &host).state, State::Done);
     host.cluster_is_up.set(true);
+    publish(&host, &[("cp1", "10.0.0.11"), ("cp2", "10.0.0.12")]);
     for (path, text) in files(&host, age) {
         host.put(&path, &text);
     }
@@ -167,6 +173,17 @@ fn while_another_control_plane_is_away_nothing_is_touched() {
     let error = renew(&host).expect_err("the others do not answer");
     assert!(error.cause.contains("the API server at 10.0.0.12 is not ready") && error.retry, "{error}");
     assert!(!host.log.borrow().iter().any(|line| line.contains("kubeadm") || line.contains("manifests")));
+}
+
+#[test]
+fn a_control_plane_that_is_in_the_role_file_and_not_in_the_cluster_is_not_waited_for() {
+    let host = control_plane(Duration::days(300));
+    host.cluster.borrow_mut().away = Some(Ipv4Addr::new(10, 0, 0, 12));
+    // It is away and was there: it is waited for.
+    assert!(renew(&host).expect_err("cp2 is away").cause.contains("10.0.0.12"));
+    publish(&host, &[("cp1", "10.0.0.11"), ("cp4", "10.0.0.14")]);
+    renew(&host).unwrap_or_else(|e| panic!("{e}"));
+    assert_renewed(&host, "without cp2");
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! renewal is: after a power cut in kubeadm the old files are put back and it runs again; after one in the restarts they
 //! are done again. Both may be repeated at will.
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,14 +18,15 @@ use crate::access::{Access, administrator};
 use crate::cluster::pki::validity;
 use crate::error::StepError;
 use crate::host::{Command, Host, date, exists, read_text};
-use crate::kube::Server;
+use crate::kube::{KubeError, Server};
 use crate::lease::{self, Lock};
+use crate::published;
 use crate::render::API_PORT;
 use crate::retry::{Attempt, Patience, wait};
 use crate::role::{ControlPlaneRole, NodeSpec};
 use crate::step::certificates::Certificates;
 use crate::step::files::{ADMIN_CONF, ROOT_KUBECONFIG};
-use crate::survey::pod_trouble;
+use crate::survey::{node_address, pod_trouble};
 
 /// Says how far a renewal is that has begun.
 pub const MARK: &str = "/var/lib/kindling/certs-renewal";
@@ -93,7 +96,7 @@ impl Renewal<'_> {
             self.spec.deadlines.cluster,
             waiting,
         )?;
-        self.others_are_ready(role, &lock, &list, waiting)?;
+        self.others_are_ready(role, &access, &lock, &list, waiting)?;
         self.certificates(begun, &lock, waiting)?;
         for component in COMPONENTS {
             self.restart(component, role, &access, &lock, waiting)?;
@@ -113,10 +116,23 @@ impl Renewal<'_> {
         self.host.write(path, content.as_bytes(), mode).map_err(|e| StepError::file("write", path, &e))
     }
 
+    /// The other control planes that are in the cluster: those that were Ready once, and those of the role file that have a
+    /// Node. One of the role file may never have come, or have been taken out, and later ones are in no role file.
+    fn others(&self, role: &ControlPlaneRole, access: &Access<'_>) -> Result<BTreeSet<Ipv4Addr>, String> {
+        let text = |error: KubeError| error.to_string();
+        let nodes = access.get("/api/v1/nodes").map_err(text)?;
+        let addresses = nodes["items"].as_array().into_iter().flatten().filter_map(node_address);
+        let mut others: BTreeSet<Ipv4Addr> = addresses.filter(|ip| role.peers.contains(ip)).collect();
+        others.extend(published::list(access).map_err(text)?.into_values());
+        others.remove(&self.spec.address());
+        Ok(others)
+    }
+
     /// A restart here takes one API server and one etcd member away: the others must carry the cluster meanwhile.
     fn others_are_ready(
         &self,
         role: &ControlPlaneRole,
+        access: &Access<'_>,
         lock: &Lock<'_>,
         list: &[Entry],
         waiting: &mut dyn FnMut(&str),
@@ -125,8 +141,8 @@ impl Renewal<'_> {
         let first = list.iter().filter(|e| e.renewed_by.is_ours()).find_map(|e| e.ends);
         let urgent = first.is_none_or(|ends| ends - date(self.host) < URGENT);
         let ready = || -> Result<(), String> {
-            for peer in &role.peers {
-                let server = Server::at(&self.spec.ca, *peer, API_PORT);
+            for peer in self.others(role, access)? {
+                let server = Server::at(&self.spec.ca, peer, API_PORT);
                 let asked = self.host.get(&server, &credentials, "/readyz", Duration::from_secs(5));
                 asked.map_err(|error| format!("the API server at {peer} is not ready: {error}"))?;
             }

@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 pub use access::{Kubeconfig, field as kubeconfig_field};
 pub use command::run;
 pub use judge::judge;
-pub use planes::trouble as pod_trouble;
+pub use planes::{address as node_address, trouble as pod_trouble};
 pub use tls::{Certificate, Refusal};
 
 /// What was heard, as it was said.
