@@ -74,7 +74,7 @@ pub fn run(role_file: &Path) -> u8 {
         );
     }
     guestinfo::running(&host);
-    banner::running(&host, &spec);
+    banner::running(&host, &spec, facts.image.as_ref());
     let steps = plan(&spec, &facts);
     // Its three seconds need nothing of what comes before it.
     for step in &steps {

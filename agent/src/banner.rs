@@ -12,14 +12,12 @@ const PLACES: [&str; 2] = ["/run/issue.d/kindling.issue", "/run/motd.d/kindling"
 const RUNNING: &str = "it is being brought up";
 
 /// A run began; its role file says what the machine shall be.
-pub fn running(host: &dyn Host, spec: &NodeSpec) {
-    let image = Image::running(host).map(|image| image.version);
-    show(host, &format!("{} ({}): {RUNNING}", spec.name, spec.role_name()), image.as_deref());
+pub fn running(host: &dyn Host, spec: &NodeSpec, image: Option<&Image>) {
+    show(host, &format!("{} ({}): {RUNNING}", spec.name, spec.role_name()), image);
 }
 
 /// A run ended.
 pub fn ended(host: &dyn Host, status: &Status) {
-    let image = status.image.as_ref().map(|image| image.version.as_str());
     let role = if status.role.is_empty() { String::new() } else { format!(" ({})", status.role) };
     let state = match (&status.failure, status.state) {
         (Some(failure), _) => format!(
@@ -31,11 +29,11 @@ pub fn ended(host: &dyn Host, status: &Status) {
         (None, State::Done) => "up".to_owned(),
         (None, _) => RUNNING.to_owned(),
     };
-    show(host, &format!("{}{role}: {state}", status.node), image);
+    show(host, &format!("{}{role}: {state}", status.node), status.image.as_ref());
 }
 
 /// Who cannot be shown it finds it in the journal.
-fn show(host: &dyn Host, state: &str, image: Option<&str>) {
+fn show(host: &dyn Host, state: &str, image: Option<&Image>) {
     let text = text(state, image);
     for place in PLACES {
         // agetty takes a backslash for the beginning of one of its own words.
@@ -48,8 +46,8 @@ fn show(host: &dyn Host, state: &str, image: Option<&str>) {
     let _ = host.run(&Command::new("agetty", ["--reload"]));
 }
 
-fn text(state: &str, image: Option<&str>) -> String {
-    let image = image.map(|version| format!("  image {version}\n")).unwrap_or_default();
+fn text(state: &str, image: Option<&Image>) -> String {
+    let image = image.map(|image| format!("  image {}\n", image.version)).unwrap_or_default();
     format!(
         "\nKindling: {state}\n{image}  `kindling status` shows every step; the log: journalctl -u kindling -u kubelet\n\n"
     )

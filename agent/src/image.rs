@@ -31,22 +31,13 @@ impl Image {
 /// The kernel's own answer for the device that is mounted as /.
 fn root_hash(host: &dyn Host) -> Option<String> {
     let mounts = read_text(host, "/proc/self/mountinfo")?;
-    let (major, minor) = root_device(&mounts)?;
+    // Major and minor number, proc_pid_mountinfo(5). The last mount on / is the one that is seen.
+    let mut roots = mounts.lines().filter(|line| line.split(' ').nth(4) == Some("/"));
+    let device = roots.next_back()?.split(' ').nth(2)?;
     // Only a device that the device mapper made has a table.
-    let name = read_text(host, format!("/sys/dev/block/{major}:{minor}/dm/name"))?;
+    let name = read_text(host, format!("/sys/dev/block/{device}/dm/name"))?;
     let table = host.run(&Command::query("dmsetup", ["table", name.trim()])).ok()?;
     verified(&table.stdout)
-}
-
-/// Major and minor number, from proc_pid_mountinfo(5). The last mount on / is the one that is seen.
-fn root_device(mounts: &str) -> Option<(u32, u32)> {
-    let mut devices = mounts.lines().filter_map(|line| {
-        let words: Vec<&str> = line.split(' ').collect();
-        (words.get(4) == Some(&"/")).then(|| words[2].to_owned())
-    });
-    let device = devices.next_back()?;
-    let (major, minor) = device.split_once(':')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// `START LENGTH verity VERSION DATA HASHES BLOCK BLOCK BLOCKS START ALGORITHM DIGEST SALT ...`

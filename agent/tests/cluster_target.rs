@@ -52,7 +52,7 @@ fn outputs(cluster: &Cluster, secrets: &Secrets, target: Target) -> Vec<render::
 
 #[test]
 fn settings_metadata_and_domains_are_as_recorded() {
-    let golden = data("golden").join("target");
+    let golden = data("golden").join("hypervisor");
     let vsphere = outputs(&lecture(VSPHERE), &dummies(), Target::Vsphere);
     assert_golden(&golden.join("vsphere-settings"), &value(&vsphere, "vsphere/settings"));
     assert_golden(&golden.join("vsphere-metadata"), &decoded(&vsphere, "vsphere/node1/guestinfo.metadata"));

@@ -51,7 +51,7 @@ fn the_login_banner_names_the_node_its_image_its_state_and_where_to_look() {
         assert!(banner.contains("kindling status") && banner.contains("journalctl -u kindling"), "{banner}");
         banner
     };
-    banner::running(&host, &spec);
+    banner::running(&host, &spec, None);
     assert!(shown().contains("Kindling: w1 (worker): it is being brought up\n"), "{}", shown());
     // No cluster ever answers.
     let status = run(&spec, &host, "1.20.2-old", None);

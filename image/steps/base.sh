@@ -34,7 +34,7 @@ run_mkosi_for_node() { # FOLDER ARGUMENTS...
     # distribution only, hence a folder for each.
     local incremental=$CACHE/$KIND/incremental-${folder##*/}
     mkdir -p "$incremental"
-    run_mkosi "$folder" --distribution "$DISTRO" --architecture "$MKOSI_ARCHITECTURE" --tools-tree "$TOOLS" --sandbox-tree "$CACHE/sandbox-$DISTRO" \
+    run_mkosi "$folder" "${PLATFORM[@]}" --tools-tree "$TOOLS" --sandbox-tree "$CACHE/sandbox-$DISTRO" \
         --cache-directory "$incremental" --incremental yes "$@"
 }
 
@@ -63,9 +63,9 @@ kubernetes_arguments() {
 
 summary() {
     kubernetes_arguments
-    "${MKOSI[@]}" --directory "$IMAGE" --distribution "$DISTRO" --architecture "$MKOSI_ARCHITECTURE" "${KUBERNETES_ARGUMENTS[@]}" summary
-    "${MKOSI[@]}" --directory "$IMAGE/initrd" --distribution "$DISTRO" --architecture "$MKOSI_ARCHITECTURE" summary
-    "${MKOSI[@]}" --directory "$IMAGE/disk" --distribution "$DISTRO" --architecture "$MKOSI_ARCHITECTURE" "${SECURE_BOOT[@]}" summary
+    "${MKOSI[@]}" --directory "$IMAGE" "${PLATFORM[@]}" "${KUBERNETES_ARGUMENTS[@]}" summary
+    "${MKOSI[@]}" --directory "$IMAGE/initrd" "${PLATFORM[@]}" summary
+    "${MKOSI[@]}" --directory "$IMAGE/disk" "${PLATFORM[@]}" "${SECURE_BOOT[@]}" summary
 }
 
 base_tree() {

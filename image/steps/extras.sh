@@ -3,7 +3,7 @@
 
 check_extras() {
     local word file
-    EXTRA_PACKAGES=() IMAGE_ARCHIVES=() IMAGES_OF_KUBEADM=
+    EXTRA_PACKAGES=() IMAGE_ARCHIVES=() IMAGES_OF_KUBEADM='' IMAGE_REPOSITORY=${IMAGE_REPOSITORY-}
     for word in ${PACKAGES-}; do
         [[ $word =~ ^[a-z0-9][a-z0-9+.=:~*-]+$ ]] || die "PACKAGES=: \"$word\" is no package's name"
         EXTRA_PACKAGES+=("$word")

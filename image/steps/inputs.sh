@@ -12,6 +12,7 @@ check_options() {
         arm64 | aarch64) ARCHITECTURE=arm64 MKOSI_ARCHITECTURE=arm64 ELF_MACHINE=183 KIND=$DISTRO-arm64 ;;
         *) die "ARCHITECTURE=$ARCHITECTURE: amd64 or arm64" ;;
     esac
+    PLATFORM=(--distribution "$DISTRO" --architecture "$MKOSI_ARCHITECTURE")
     case $KUBERNETES in
         dir)
             [[ -n ${KUBERNETES_DIR-} ]] || die "KUBERNETES=dir needs KUBERNETES_DIR=, a folder with VERSION and bin/"

@@ -16,8 +16,17 @@ pub const LABEL_KEY: &str =
     r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$";
 pub const LABEL_VALUE: &str = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$";
 
-macro_rules! text {
-    ($($type:ty, $title:literal, $pattern:expr $(, $maximum:literal)?;)*) => {$(
+/// A text that follows a pattern.
+fn text(title: &str, pattern: &str, most: Option<u32>) -> Schema {
+    let mut schema = json_schema!({ "type": "string", "title": title, "pattern": pattern });
+    if let Some(most) = most {
+        schema.insert("maxLength".into(), most.into());
+    }
+    schema
+}
+
+macro_rules! inline {
+    ($($type:ty: $schema:expr;)*) => {$(
         impl JsonSchema for $type {
             fn inline_schema() -> bool {
                 true
@@ -26,48 +35,25 @@ macro_rules! text {
                 stringify!($type).into()
             }
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "title": $title, "pattern": $pattern $(, "maxLength": $maximum)? })
+                $schema
             }
         }
     )*};
 }
 
-text! {
-    DnsName, "DNS name", format!(r"^{LABEL}(\.{LABEL})*$"), 253;
-    ClusterName, "DNS label", format!("^{LABEL}$");
-    HostOrAddress, "DNS name or IPv4 address", format!(r"^{LABEL}(\.{LABEL})*$"), 253;
-    HostAddress, "IPv4 address with a prefix", format!("^{ADDRESS}{PREFIX}$");
-    Subnet, "IPv4 network", format!("^{ADDRESS}{PREFIX}$");
+inline! {
+    DnsName: text("DNS name", &format!(r"^{LABEL}(\.{LABEL})*$"), Some(253));
+    ClusterName: text("DNS label", &format!("^{LABEL}$"), None);
+    HostOrAddress: text("DNS name or IPv4 address", &format!(r"^{LABEL}(\.{LABEL})*$"), Some(253));
+    HostAddress: text("IPv4 address with a prefix", &format!("^{ADDRESS}{PREFIX}$"), None);
+    Subnet: text("IPv4 network", &format!("^{ADDRESS}{PREFIX}$"), None);
     // the second digit is even: no multicast
-    MacAddress, "MAC address", "^[0-9A-Fa-f][02468ACEace]([:-][0-9A-Fa-f]{2}){5}$";
-    KubernetesVersion, "version", r"^v?\d+\.\d+\.\d+$";
-    BootstrapToken, "bootstrap token", r"^[a-z0-9]{6}\.[a-z0-9]{16}$";
-    Secret, "secret", "";
-    Taint, "taint",
-        r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(=([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?)?:(NoSchedule|PreferNoSchedule|NoExecute)$";
-}
-
-/// A TOML date, of which JSON has only the text.
-impl JsonSchema for Moment {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> Cow<'static, str> {
-        "Moment".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "date-time" })
-    }
-}
-
-impl JsonSchema for Vrid {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> Cow<'static, str> {
-        "Vrid".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "integer", "minimum": 1, "maximum": 255 })
-    }
+    MacAddress: text("MAC address", "^[0-9A-Fa-f][02468ACEace]([:-][0-9A-Fa-f]{2}){5}$", None);
+    KubernetesVersion: text("version", r"^v?\d+\.\d+\.\d+$", None);
+    BootstrapToken: text("bootstrap token", r"^[a-z0-9]{6}\.[a-z0-9]{16}$", None);
+    Secret: text("secret", "", None);
+    Taint: text("taint", r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(=([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?)?:(NoSchedule|PreferNoSchedule|NoExecute)$", None);
+    // a TOML date, of which JSON has only the text
+    Moment: json_schema!({ "type": "string", "format": "date-time" });
+    Vrid: json_schema!({ "type": "integer", "minimum": 1, "maximum": 255 });
 }

@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::ready::{KUBELET_IDENTITY, server};
+use super::ready::kubelet;
 use super::{Context, Found};
 use crate::error::StepError;
-use crate::host::read_text;
 use crate::image::{Image, ROOT_ANNOTATION, VERSION_LABEL};
-use crate::kube::{Credentials, Method, Request};
+use crate::kube::{Method, Request};
 use crate::retry::{Attempt, Patience, wait};
-use crate::role::types::Secret;
 
 /// As the kubelet, which may change its own Node and no other
 /// (<https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction>).
@@ -20,11 +18,10 @@ fn ask(cx: &mut Context<'_>, patch: Option<&Value>) -> Result<Value, StepError> 
     let path = format!("/api/v1/nodes/{}", spec.name);
     let method = if patch.is_some() { Method::Patch } else { Method::Get };
     let attempt = || -> Result<Value, String> {
-        let identity = read_text(host, KUBELET_IDENTITY).ok_or("the kubelet has no certificate")?;
-        let credentials = Credentials::Certificate(Secret::new(identity));
+        let (server, credentials) = kubelet(host, spec)?;
         let request = Request { method, path: &path, body: patch };
         let answer = host
-            .request(&server(host, spec)?, &credentials, &request, Duration::from_secs(10))
+            .request(&server, &credentials, &request, Duration::from_secs(10))
             .map_err(|error| error.to_string())?;
         serde_json::from_str(&answer)
             .map_err(|error| format!("the API answered something else than JSON: {error}"))

@@ -18,7 +18,7 @@ use crate::role::NodeSpec;
 use crate::role::types::{DnsName, Secret};
 
 /// The kubelet's own certificate and key.
-pub(super) const KUBELET_IDENTITY: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+const KUBELET_IDENTITY: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ready {
@@ -89,14 +89,10 @@ fn node_state(
     name: &DnsName,
     network_addon: bool,
 ) -> Attempt<Option<String>> {
-    let Some(identity) = read_text(host, KUBELET_IDENTITY) else {
-        return Attempt::NotYet("the kubelet has no certificate yet".into());
-    };
-    let server = match server(host, spec) {
-        Ok(server) => server,
+    let (server, credentials) = match kubelet(host, spec) {
+        Ok(access) => access,
         Err(reason) => return Attempt::NotYet(reason),
     };
-    let credentials = Credentials::Certificate(Secret::new(identity));
     let get = |path: &str| -> Result<Value, KubeError> {
         let body = host.get(&server, &credentials, path, Duration::from_secs(10))?;
         serde_json::from_str(&body).map_err(|error| KubeError::Client(error.to_string()))
@@ -127,8 +123,14 @@ fn node_state(
     Attempt::NotYet(format!("the Node is not Ready: {message}"))
 }
 
+/// The kubelet's own way to the API, where it has one already.
+pub(super) fn kubelet(host: &dyn Host, spec: &NodeSpec) -> Result<(Server, Credentials), String> {
+    let identity = read_text(host, KUBELET_IDENTITY).ok_or("the kubelet has no certificate yet")?;
+    Ok((server(host, spec)?, Credentials::Certificate(Secret::new(identity))))
+}
+
 /// A control plane asks its own API server, a worker the endpoint.
-pub(super) fn server(host: &dyn Host, spec: &NodeSpec) -> Result<Server, String> {
+fn server(host: &dyn Host, spec: &NodeSpec) -> Result<Server, String> {
     if spec.control_plane().is_some() {
         return Ok(Server::at(&spec.ca, spec.address(), 6443));
     }

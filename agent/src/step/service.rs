@@ -26,6 +26,9 @@ pub struct Service {
     pub unless: Option<&'static str>,
 }
 
+/// A unit's own deadlines end it sooner.
+const STOP_AND_START: Duration = Duration::from_secs(180);
+
 fn is_enabled(host: &dyn Host, unit: &str) -> bool {
     host.run(&Command::query("systemctl", ["is-enabled", "--quiet", unit])).is_ok()
 }
@@ -38,8 +41,7 @@ pub fn look_off(units: &[&'static str], cx: &mut Context<'_>) -> Result<Found, S
 
 pub fn act_off(units: &[&'static str], cx: &mut Context<'_>) -> Result<(), StepError> {
     for unit in units.iter().filter(|unit| is_enabled(cx.host, unit)) {
-        cx.host
-            .run(&Command::new("systemctl", ["disable", "--now", unit]).timeout(Duration::from_secs(180)))?;
+        cx.host.run(&Command::new("systemctl", ["disable", "--now", unit]).timeout(STOP_AND_START))?;
     }
     Ok(())
 }
@@ -134,13 +136,12 @@ impl Service {
         if let Some(file) = self.files.first() {
             files::write(cx.host, file)?;
         }
-        let minutes = Duration::from_secs(180);
         act_off(&self.instead_of, cx)?;
         if !is_enabled(cx.host, self.unit) {
             cx.host.run(&Command::new("systemctl", ["enable", self.unit]))?;
         }
         // restart starts what does not run
-        cx.host.run(&Command::new("systemctl", ["restart", self.unit]).timeout(minutes)).map_err(
+        cx.host.run(&Command::new("systemctl", ["restart", self.unit]).timeout(STOP_AND_START)).map_err(
             |error| {
                 let log = cx
                     .host

@@ -81,7 +81,7 @@ impl Judge<'_> {
                 self.find(
                     &format!("image {version}"),
                     format!("not one and the same root: {}", roots.collect::<Vec<_>>().join("; ")),
-                    "compare with `roothash` in the image's provenance; boot the machine that differs anew, with a fresh disk and its old seed",
+                    "compare with kindling.roothash, which the bake wrote beside the disk; boot the machine that differs anew from that disk",
                 );
             }
         }
