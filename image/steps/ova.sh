@@ -3,7 +3,7 @@
 
 # What the outputs are made from.
 ova_key() {
-    (cd "$OUT" && cat version && sha256sum kindling.raw && sha256sum "$IMAGE/steps/ova.sh" "$IMAGE/ovf/kindling.ovf" |
+    (cd "$OUT" && cat version && sha256sum kindling.raw && sha256sum "$IMAGE"/steps/{ova.sh,vmdk-id} "$IMAGE/ovf/kindling.ovf" |
         cut -d ' ' -f 1) | sha256sum | cut -c1-16
 }
 
@@ -33,15 +33,8 @@ vmdk() {
     qemu_img create -q -f qcow2 -F raw -b "$1" "$grown" "$DISK_SIZE"
     qemu_img convert -f qcow2 -O vmdk -o subformat=streamOptimized,adapter_type=lsilogic "$grown" "$2"
     rm "$grown"
-    # qemu-img makes the content id up. Its place is in the descriptor, behind the first sector; the id is the
-    # content's own here, and never one of the two that mean "none".
-    local id
-    id=$(sha256sum "$1" | cut -c1-7)1
-    # Of the first kilobytes only, as the rest is compressed data.
-    local place
-    place=$(head -c 4096 "$2" | LC_ALL=C grep -abo '^CID=[0-9a-f]\{8\}' | cut -d : -f 1)
-    [[ $place =~ ^[0-9]+$ ]] || die "$2 has no content id where qemu-img writes it"
-    printf 'CID=%s' "$id" | dd of="$2" bs=1 seek="$place" conv=notrunc status=none
+    # qemu-img makes the content id up; it is the content's own here, and never one of the two that mean "none".
+    "$IMAGE/steps/vmdk-id" "$2" "$(sha256sum "$1" | cut -c1-7)1"
 }
 
 # qemu-img of the tools tree, on files of OUT.
