@@ -55,10 +55,8 @@ pub fn run(role_file: &Path) -> u8 {
     if apply::earlier(&host).is_some_and(|s| s.state == State::Failed) {
         host.sleep(Duration::from_secs_f64(3.0 * host.random()));
     }
-    // At once, as the first control plane waits for it.
-    if let Some(role) = spec.control_plane()
-        && let Err(error) = crate::room::open(&host, &spec, role)
-    {
+    // At once, as others wait for it.
+    if let Err(error) = crate::room::open(&host, &spec, Path::new("/")) {
         log::warn!("port {} tells nobody whether this machine is new: {error}", crate::room::PORT);
     }
     let facts = match facts(&spec, &host) {

@@ -256,7 +256,7 @@ fn listens(spec: &NodeSpec) -> Vec<(u16, u16, &'static str)> {
 
 fn ports_of(spec: &NodeSpec) -> Vec<String> {
     // The agent's own is open while it runs, so that nobody can say it were in use.
-    let own = spec.control_plane().map(|_| (crate::room::PORT, crate::room::PORT, "the agent"));
+    let own = crate::room::is_open_on(spec).then_some((crate::room::PORT, crate::room::PORT, "the agent"));
     own.into_iter()
         .chain(listens(spec))
         .map(|(first, last, _)| if first == last { first.to_string() } else { format!("{first}-{last}") })

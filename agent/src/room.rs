@@ -1,4 +1,5 @@
-//! The waiting room: while its agent runs, a control plane tells the others whether its disk knows a cluster.
+//! The waiting room: while its agent runs, a control plane tells the others whether its disk knows a cluster, and
+//! so does a member of an external etcd.
 //!
 //! Where all machines are powered on at once and the first control plane's disk is a new one, nobody answers yet
 //! and the first would make a second cluster of the same name. So it does not take silence for an answer: it
@@ -6,7 +7,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +15,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::cluster::pki::{self, Leaf};
+use crate::cluster::pki::{self, Leaf, Pair};
 use crate::host::{Host, date};
 use crate::kube::{Credentials, KubeError, Server};
-use crate::role::{ControlPlaneRole, NodeSpec};
-use crate::step::kubeadm;
+use crate::role::{NodeSpec, Role};
+use crate::step::{etcd, kubeadm};
 
 /// Beside the API server's own.
 pub const PORT: u16 = 6442;
@@ -28,7 +29,7 @@ pub const FRESH: &str = "fresh\n";
 pub const MEMBER: &str = "member\n";
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a control plane's agent says of its disk.
+/// What a machine's agent says of its disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Peer {
     /// It has never been in a cluster.
@@ -40,8 +41,9 @@ pub enum Peer {
     Silent,
 }
 
-pub fn ask(host: &dyn Host, spec: &NodeSpec, peer: Ipv4Addr) -> Peer {
-    let server = Server::at(&spec.ca, peer, PORT);
+/// `ca` is the cluster's for a control plane, etcd's for its members.
+pub fn ask(host: &dyn Host, ca: &str, peer: Ipv4Addr) -> Peer {
+    let server = Server::at(ca, peer, PORT);
     match host.get(&server, &Credentials::Anonymous, PATH, TIMEOUT) {
         Ok(text) if text == FRESH => Peer::Fresh,
         Ok(_) | Err(KubeError::Status { .. }) => Peer::Member,
@@ -49,20 +51,37 @@ pub fn ask(host: &dyn Host, spec: &NodeSpec, peer: Ipv4Addr) -> Peer {
     }
 }
 
-/// Answers from now on, in a thread, until this process ends.
-pub fn open(host: &dyn Host, spec: &NodeSpec, role: &ControlPlaneRole) -> io::Result<()> {
+/// Whether this machine is asked: then who vouches for its answer, and what only a cluster leaves on its disk.
+fn asked(spec: &NodeSpec) -> Option<(Pair, &'static [&'static str])> {
+    match &spec.role {
+        Role::ControlPlane(role) => Some((spec.authority(role), kubeadm::TRACES)),
+        Role::Etcd(role) => Some((role.authority(), &[etcd::WAL])),
+        Role::Worker(_) | Role::LoadBalancer(_) => None,
+    }
+}
+
+pub fn is_open_on(spec: &NodeSpec) -> bool {
+    asked(spec).is_some()
+}
+
+/// Answers from now on, in a thread, until this process ends. The machine's files are below `root`.
+pub fn open(host: &dyn Host, spec: &NodeSpec, root: &Path) -> io::Result<()> {
+    let Some((authority, traces)) = asked(spec) else {
+        return Ok(());
+    };
+    let traces: Vec<PathBuf> = traces.iter().map(|path| root.join(path.trim_start_matches('/'))).collect();
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
-    let config = Arc::new(config(host, spec, role).map_err(io::Error::other)?);
+    let config = Arc::new(config(host, spec, &authority).map_err(io::Error::other)?);
     std::thread::Builder::new().name("waiting-room".into()).spawn(move || {
         for stream in listener.incoming().flatten() {
             // Whoever asks badly gets no answer, and is no trouble of ours.
-            let _ = answer(stream, &config);
+            let _ = answer(stream, &config, &traces);
         }
     })?;
     Ok(())
 }
 
-fn config(host: &dyn Host, spec: &NodeSpec, role: &ControlPlaneRole) -> Result<ServerConfig, String> {
+fn config(host: &dyn Host, spec: &NodeSpec, authority: &Pair) -> Result<ServerConfig, String> {
     let names = [spec.address().to_string()];
     let leaf = Leaf {
         common_name: spec.name.as_str(),
@@ -71,7 +90,7 @@ fn config(host: &dyn Host, spec: &NodeSpec, role: &ControlPlaneRole) -> Result<S
         server: true,
         life: time::Duration::days(1),
     };
-    let pair = pki::issue(&spec.authority(role), &leaf, date(host)).map_err(|e| e.to_string())?;
+    let pair = pki::issue(authority, &leaf, date(host)).map_err(|e| e.to_string())?;
     let certificate =
         CertificateDer::from_pem_slice(pair.certificate.as_bytes()).map_err(|e| e.to_string())?;
     // The error may quote the key, so it is not passed on.
@@ -84,7 +103,7 @@ fn config(host: &dyn Host, spec: &NodeSpec, role: &ControlPlaneRole) -> Result<S
         .map_err(|e| e.to_string())
 }
 
-fn answer(stream: TcpStream, config: &Arc<ServerConfig>) -> io::Result<()> {
+fn answer(stream: TcpStream, config: &Arc<ServerConfig>, traces: &[PathBuf]) -> io::Result<()> {
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let connection = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
@@ -94,7 +113,7 @@ fn answer(stream: TcpStream, config: &Arc<ServerConfig>) -> io::Result<()> {
     if stream.read(&mut request)? == 0 {
         return Ok(());
     }
-    let body = if knows_a_cluster() { MEMBER } else { FRESH };
+    let body = if traces.iter().any(|path| path.exists()) { MEMBER } else { FRESH };
     write!(
         stream,
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -102,8 +121,4 @@ fn answer(stream: TcpStream, config: &Arc<ServerConfig>) -> io::Result<()> {
     )?;
     stream.conn.send_close_notify();
     stream.flush()
-}
-
-fn knows_a_cluster() -> bool {
-    kubeadm::TRACES.iter().any(|path| Path::new(path).exists())
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kindling::host::linux::Linux;
@@ -29,6 +30,8 @@ pub struct Disk {
     root: PathBuf,
     linux: Linux,
     etcd: Mutex<Option<Child>>,
+    /// Seconds by which its clock is ahead.
+    ahead: AtomicU64,
 }
 
 impl Disk {
@@ -43,11 +46,25 @@ impl Disk {
         let copied = process::Command::new("cp").arg("-a").arg("/etc").arg(root.join("etc")).status();
         assert!(copied.unwrap().success());
         fs::write(root.join("etc/default/etcd"), "").unwrap();
-        Self { root: root.to_owned(), linux: Linux::default(), etcd: Mutex::new(None) }
+        Self {
+            root: root.to_owned(),
+            linux: Linux::default(),
+            etcd: Mutex::new(None),
+            ahead: AtomicU64::new(0),
+        }
     }
 
     pub fn path(&self, path: &Path) -> PathBuf {
         self.root.join(path.strip_prefix("/").unwrap())
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// So much time goes by at once.
+    pub fn pass(&self, time: Duration) {
+        self.ahead.fetch_add(time.as_secs(), Ordering::Relaxed);
     }
 
     /// The power goes: etcd dies at once, the disk stays.
@@ -189,7 +206,7 @@ impl Host for Disk {
         self.linux.usage()
     }
     fn now(&self) -> Duration {
-        self.linux.now()
+        self.linux.now() + Duration::from_secs(self.ahead.load(Ordering::Relaxed))
     }
     fn wall_clock(&self) -> u64 {
         self.linux.wall_clock()

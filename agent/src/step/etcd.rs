@@ -1,6 +1,7 @@
 //! A member of an external etcd cluster, as a service of the distribution's own package.
 //!
-//! All members of a new cluster start together and wait for each other. A member whose disk is new while
+//! All members of a new cluster start together and wait for each other: their agents tell whether their disks
+//! are new (`room`). A member whose disk is new while
 //! the others know it as one that ran has lost what it had acknowledged: started under its old identity it
 //! could vote an acknowledged write away. So it first asks the others, and where they know it, has them
 //! forget it and joins as a new member (<https://etcd.io/docs/v3.5/op-guide/runtime-configuration/>).
@@ -24,17 +25,18 @@ use crate::render::{
 use crate::retry::{Attempt, Patience, wait};
 use crate::role::types::DnsName;
 use crate::role::{EtcdRole, NodeSpec};
+use crate::room::{self, Peer};
 
 const UNIT: &str = "etcd.service";
 /// Written before etcd's first start: what lies in its data folder afterwards is ours.
 const MARK: &str = "/var/lib/kindling/etcd-member";
 const MEMBER: &str = "/var/lib/etcd/member";
 /// etcd makes it in one piece; before that it has acknowledged nothing.
-const WAL: &str = "/var/lib/etcd/member/wal";
-/// How long a new member waits for machines that are off, before it goes on with those that are there.
+pub const WAL: &str = "/var/lib/etcd/member/wal";
+/// How long new members that are a majority wait for machines that are off. With fewer etcd would acknowledge
+/// nothing anyway, and the next to come may be one with data that missed what this machine had acknowledged
+/// before its disk was new.
 const GRACE: Duration = Duration::from_secs(60);
-/// How long etcd must be off on machines that are on: one that has data is started by its boot before long.
-const QUIET: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Member {
@@ -190,12 +192,15 @@ fn last_words(host: &dyn Host) -> String {
     journal.map(|o| format!("\n{}", o.stdout.trim())).unwrap_or_default()
 }
 
-/// What another member's machine says at etcd's port for members.
+/// What another member's machine says: its etcd, or before that its agent.
 enum Said {
     Members(Vec<Known>),
-    /// The machine is on, and etcd is not.
-    NoEtcd,
+    /// Its disk is new.
+    Fresh,
+    /// Why it does not count yet.
     Nothing(String),
+    /// It has been a member, and its etcd does not answer yet.
+    Member,
 }
 
 /// It needs no majority, unlike etcd's own command.
@@ -205,8 +210,11 @@ fn ask(host: &dyn Host, ca: &str, credentials: &Credentials, ip: Ipv4Addr) -> Sa
             Some(list) => Said::Members(list),
             None => Said::Nothing("answers with something else than its members".into()),
         },
-        Err(KubeError::Unreachable { reason, .. }) if reason.contains("refused") => Said::NoEtcd,
-        Err(KubeError::Unreachable { .. }) => Said::Nothing("does not answer".into()),
+        Err(KubeError::Unreachable { .. }) => match room::ask(host, ca, ip) {
+            Peer::Fresh => Said::Fresh,
+            Peer::Member => Said::Member,
+            Peer::Silent => Said::Nothing("does not answer".into()),
+        },
         Err(KubeError::Untrusted { .. }) => Said::Nothing("has a certificate of another CA".into()),
         Err(error) => Said::Nothing(error.to_string()),
     }
@@ -246,10 +254,10 @@ fn way(cx: &mut Context<'_>) -> Result<Way, StepError> {
             return Err(StepError::passing(reason, "the step before writes it"));
         }
     };
-    let start = host.now();
+    let majority = role.members.len() / 2 + 1;
     let own = peer_url(spec.address());
     let mut removed = None;
-    let mut quiet_since = None;
+    let mut enough_since = None;
     wait(
         host,
         Patience::seconds(spec.deadlines.cluster),
@@ -280,18 +288,33 @@ fn way(cx: &mut Context<'_>) -> Result<Way, StepError> {
                 return Attempt::Ready(Way::New);
             }
             if lists.is_empty() {
+                let members: Vec<&str> = said
+                    .iter()
+                    .filter(|(_, _, said)| matches!(said, Said::Member))
+                    .map(|(name, ..)| name.as_str())
+                    .collect();
+                if !members.is_empty() {
+                    return Attempt::NotYet(format!(
+                        "{} was a member before this machine's disk was new: its etcd does not answer yet",
+                        members.join(", ")
+                    ));
+                }
                 let now = host.now();
-                quiet_since = if silent.is_empty() { quiet_since.or(Some(now)) } else { None };
-                let quiet = quiet_since.is_some_and(|since: Duration| now.saturating_sub(since) >= QUIET);
-                if quiet || now.saturating_sub(start) >= GRACE {
+                let enough = said.len() - silent.len() + 1 >= majority;
+                enough_since = if enough { enough_since.or(Some(now)) } else { None };
+                let waited = enough_since.is_some_and(|since: Duration| now.saturating_sub(since) >= GRACE);
+                if silent.is_empty() || waited {
                     return Attempt::Ready(Way::New);
                 }
-                return Attempt::NotYet(if silent.is_empty() {
-                    "the other etcd machines are on, and whether their etcd has data shows in some seconds"
-                        .into()
-                } else {
-                    format!("the other etcd machines: {}", silent.join(", "))
-                });
+                return Attempt::NotYet(format!(
+                    "{}; {}",
+                    silent.join(", "),
+                    if enough {
+                        format!("the others form the cluster after {} s", GRACE.as_secs())
+                    } else {
+                        format!("{majority} of {} must be there", role.members.len())
+                    }
+                ));
             }
             let healthy = lists.iter().find(|(ip, _)| health(host, &role.ca, &client, *ip).is_ok());
             let Some((ip, list)) = healthy else {

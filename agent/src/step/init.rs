@@ -113,7 +113,7 @@ fn existing(cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
                 Err(error) => return Attempt::Never(error),
             }
             let said: Vec<(&Ipv4Addr, Peer)> =
-                role.peers.iter().map(|ip| (ip, room::ask(host, spec, *ip))).collect();
+                role.peers.iter().map(|ip| (ip, room::ask(host, &spec.ca, *ip))).collect();
             let those = |what: Peer| -> Vec<String> {
                 said.iter().filter(|(_, said)| *said == what).map(|(ip, _)| name(ip)).collect()
             };
