@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Installs what is missing, each given as COMMAND:PACKAGE; says for what root is needed.
+# Installs what is missing, each given as COMMAND:PACKAGE, or as FILE:PACKAGE where it has no command; says for what root is needed.
 
 need_packages() {
     local pair missing=()
     for pair in "$@"; do
-        PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
+        PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || [[ -e ${pair%%:*} ]] || missing+=("${pair#*:}")
     done
     ((${#missing[@]})) || return 0
     if ((EUID != 0)); then
