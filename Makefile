@@ -75,6 +75,7 @@ e2e-operator: build test-tree ## What takes long of the operator's day: libvirt,
 e2e-image: build test-image ## The disk in QEMU: sealed, updated and rolled back, under Secure Boot; and baked twice to the same bytes
 	tests/sealed
 	tests/update
+	tests/update control-plane
 	tests/secure-boot
 	tests/image-twice
 	tests/image-options

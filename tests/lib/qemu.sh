@@ -2,7 +2,7 @@
 # shellcheck disable=SC2154  # set by the reader
 # One virtual machine under test, for what needs a firmware, a boot loader and a disk. Whoever reads this sets `work`.
 # UEFI as the qemu driver has it; SECURE=1 takes the firmware that checks signatures, with the keys of VARS;
-# FORWARD=tcp:HOST:PORT-GUEST:PORT leads to a port of the guest.
+# FORWARD=tcp:HOST:PORT-GUEST:PORT leads to a port of the guest; MEMORY is in MiB.
 
 passed=0
 qemu_pid=
@@ -24,7 +24,7 @@ power_on() { # DISK SEED CONSOLE [QEMU ARGUMENTS...]
     fi
     if [[ -w /dev/kvm ]] && grep -qwE 'vmx|svm' /proc/cpuinfo; then accel=kvm cpu=host; fi
     : >"$console"
-    qemu-system-x86_64 -no-user-config -nodefaults -machine "$machine" -accel "$accel" -cpu "$cpu" -smp 2 -m 1536 \
+    qemu-system-x86_64 -no-user-config -nodefaults -machine "$machine" -accel "$accel" -cpu "$cpu" -smp 2 -m "${MEMORY:-1536}" \
         -display none "${more[@]}" -drive "if=pflash,unit=0,format=raw,readonly=on,file=$code" \
         -drive "if=pflash,unit=1,format=raw,file=${VARS:-$work/vars.fd}" \
         -drive "if=virtio,format=qcow2,discard=unmap,file=$disk" -drive "if=virtio,format=raw,readonly=on,file=$seed" \

@@ -2,6 +2,18 @@
 # Run in the machine under test, at each boot: says on the console what can only be seen from inside.
 say() { echo "report: $1=$2" >/dev/console; }
 
+# Where a test asks for it by a disk of this name: a version that is being tried, and whose node does not come up.
+if [[ -e /dev/disk/by-id/virtio-broken && -e /sys/firmware/efi/efivars/LoaderBootCountPath-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f ]]; then
+    units=/run/systemd/system
+    mkdir -p $units/haproxy.service.d $units/kindling-boot-deadline.timer.d
+    printf '[Service]\nExecStartPre=false\n' >$units/haproxy.service.d/99-test.conf
+    printf '[Timer]\nOnBootSec=\nOnBootSec=150s\n' >$units/kindling-boot-deadline.timer.d/99-test.conf
+    systemctl daemon-reload
+    systemctl stop haproxy.service
+    systemctl restart kindling-boot-deadline.timer
+    exit
+fi
+
 say state "$(systemctl is-system-running --wait)"
 say failed "$(systemctl list-units --failed --plain --no-legend | cut -d ' ' -f 1 | xargs)"
 say root "$(findmnt -no SOURCE,FSTYPE,OPTIONS / | xargs)"
@@ -39,6 +51,15 @@ say boots "$(wc -l </etc/report-boots)"
 say machine-id "$(cat /etc/machine-id)"
 sync
 say kubeadm "$(sha256sum /usr/bin/kubeadm | cut -c 1-16)"
+
+# What the cluster of a control plane keeps: who wrote it first.
+if [[ -e /etc/kubernetes/admin.conf ]]; then
+    export KUBECONFIG=/etc/kubernetes/admin.conf
+    version=$(sed -n 's/^IMAGE_VERSION=//p' /etc/os-release | tr -d \")
+    say node "$(kubectl get nodes -o 'jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status} {.metadata.labels.kindling/image}{end}')"
+    kubectl create configmap kept --from-literal "by=$version" >/dev/null 2>&1
+    say kept "$(kubectl get configmap kept -o 'jsonpath={.data.by}')"
+fi
 
 # A disk with a newer version: into the other slot with it.
 if [[ -e /dev/disk/by-label/UPDATE && ! -e /var/updated ]]; then

@@ -16,9 +16,13 @@ use crate::preflight::twins;
 use crate::retry::{Attempt, Patience, wait};
 use crate::role::NodeSpec;
 use crate::role::types::{DnsName, Secret};
+use crate::survey::pod_trouble;
 
 /// The kubelet's own certificate and key.
 const KUBELET_IDENTITY: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+
+/// A Node is Ready without them, and its cluster does nothing.
+const BESIDE_THE_API: [&str; 2] = ["kube-controller-manager", "kube-scheduler"];
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ready {
@@ -108,6 +112,18 @@ fn node_state(
         Err(error) => return Attempt::NotYet(unready(&error)),
     }
     if node_is_ready(&node) {
+        // Its API server and etcd answered already.
+        for component in if spec.control_plane().is_some() { &BESIDE_THE_API[..] } else { &[] } {
+            match get(&format!("/api/v1/namespaces/kube-system/pods/{component}-{name}")) {
+                Ok(pod) if runs_since(&pod, boot_time(host)) => {}
+                Ok(pod) => {
+                    let why =
+                        pod_trouble(&pod).unwrap_or_else(|| "the kubelet has not started it yet".into());
+                    return Attempt::NotYet(format!("{component} does not run: {why}"));
+                }
+                Err(error) => return Attempt::NotYet(format!("{component} does not run yet: {error}")),
+            }
+        }
         let twins = get("/api/v1/nodes").map(|nodes| twins(name, &nodes)).unwrap_or_default();
         let remark = (!twins.is_empty()).then(|| {
             format!("warning: the same machine id or product UUID as {}: clones of one disk; give each VM its own", twins.join(", "))
@@ -162,11 +178,18 @@ fn not_ready_message(node: &Value) -> String {
 
 /// Compares two readings of this machine's own clock: the kubelet here wrote the lease.
 fn renewed_since_boot(host: &dyn Host, lease: &Value) -> bool {
-    let renewed = lease["spec"]["renewTime"].as_str().and_then(|t| OffsetDateTime::parse(t, &Rfc3339).ok());
-    match (renewed, boot_time(host)) {
-        (Some(renewed), Some(boot)) => renewed.unix_timestamp() >= boot,
-        _ => false,
-    }
+    is_since(&lease["spec"]["renewTime"], boot_time(host))
+}
+
+fn is_since(moment: &Value, boot: Option<i64>) -> bool {
+    let moment = moment.as_str().and_then(|t| OffsetDateTime::parse(t, &Rfc3339).ok());
+    moment.zip(boot).is_some_and(|(moment, boot)| moment.unix_timestamp() >= boot)
+}
+
+/// All its containers run; what it said before a power cut does not count.
+fn runs_since(pod: &Value, boot: Option<i64>) -> bool {
+    let statuses = pod["status"]["containerStatuses"].as_array().filter(|list| !list.is_empty());
+    statuses.is_some_and(|list| list.iter().all(|s| is_since(&s["state"]["running"]["startedAt"], boot)))
 }
 
 /// Seconds since the epoch at which PID 1 started: the machine, or the container that it is.
@@ -195,5 +218,17 @@ mod tests {
         ] } });
         assert_eq!(not_ready_message(&node), "cni plugin not initialized; kubelet has disk pressure");
         assert_eq!(not_ready_message(&json!({})), "it has no Ready condition yet");
+    }
+
+    #[test]
+    fn a_pod_runs_when_its_containers_were_started_after_the_boot() {
+        let pod = |state: Value| json!({ "status": { "phase": "Running", "containerStatuses": [{ "state": state }] } });
+        let boot = Some(1_795_000_000);
+        let of = |at: &str| pod(json!({ "running": { "startedAt": at } }));
+        assert!(runs_since(&of("2026-11-18T12:00:00Z"), boot));
+        assert!(!runs_since(&of("2026-11-18T11:00:00Z"), boot), "before the power cut");
+        assert!(!runs_since(&pod(json!({ "waiting": { "reason": "CrashLoopBackOff" } })), boot));
+        assert!(!runs_since(&json!({ "status": { "phase": "Pending" } }), boot));
+        assert!(!runs_since(&of("2026-11-18T12:00:00Z"), None));
     }
 }

@@ -145,7 +145,11 @@ impl Fake {
                 let manifest = manifest.ok_or_else(|| status(404))?;
                 Ok(json!({
                     "metadata": { "annotations": { "kubernetes.io/config.hash": manifest } },
-                    "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] },
+                    "status": {
+                        "phase": "Running",
+                        "conditions": [{ "type": "Ready", "status": "True" }],
+                        "containerStatuses": [{ "state": { "running": { "startedAt": "2030-01-01T00:00:00Z" } } }],
+                    },
                 })
                 .to_string())
             }

@@ -122,6 +122,9 @@ impl Fake {
             self.put("/etc/kubernetes/admin.conf", "client-key-data: k\n");
             let pod = if external { "pod, external etcd" } else { "pod" };
             self.put("/etc/kubernetes/manifests/kube-apiserver.yaml", pod);
+            for beside in ["kube-controller-manager", "kube-scheduler"] {
+                self.put(&format!("/etc/kubernetes/manifests/{beside}.yaml"), "pod");
+            }
             if !first_part && !external {
                 let own = (self.hostname(), self.own_peer_url());
                 self.put_manifest(std::slice::from_ref(&own), false);
