@@ -72,11 +72,12 @@ e2e-operator: build test-tree ## What takes long of the operator's day: libvirt,
 	tests/ha direct form certs
 
 .PHONY: e2e-image
-e2e-image: build test-image ## The disk in QEMU: sealed, updated and rolled back, under Secure Boot; and baked twice to the same bytes
+e2e-image: build test-image ## The disk in QEMU: sealed, updated, rolled back, under Secure Boot, with docker; baked twice to the same bytes
 	tests/sealed
 	tests/update
 	tests/update control-plane
 	tests/secure-boot
+	tests/e2e qemu docker
 	tests/image-twice
 	tests/image-options
 
