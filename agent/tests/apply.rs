@@ -70,6 +70,22 @@ fn a_reboot_repeats_no_step() {
 /// The power is cut before, in the middle of and after every single effect; the next run completes, and
 /// the machine is what an undisturbed run makes of it.
 #[test]
+fn an_updated_control_plane_is_good_when_its_scheduler_runs_too() {
+    let (spec, host) = (spec("cp1"), machine("cp1"));
+    run(&spec, &host);
+    host.boot();
+    let manifest = Path::new("/etc/kubernetes/manifests/kube-scheduler.yaml");
+    host.disk.borrow_mut().files.remove(manifest);
+    assert_eq!(run(&spec, &host).state, State::Done, "the way back is gone: it has what it has");
+    host.put("/sys/firmware/efi/efivars/LoaderBootCountPath-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f", "");
+    let status = run(&spec, &host);
+    let failure = format!("{:?}", status.failure);
+    assert!(status.state == State::Failed && failure.contains("kube-scheduler"), "{failure}");
+    host.put(manifest.to_str().unwrap(), "pod");
+    assert_eq!(run(&spec, &host).state, State::Done);
+}
+
+#[test]
 fn a_power_cut_at_any_effect_is_recovered_from() {
     for node in NODES {
         let spec = spec(node);

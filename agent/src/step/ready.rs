@@ -21,6 +21,9 @@ use crate::survey::pod_trouble;
 /// The kubelet's own certificate and key.
 const KUBELET_IDENTITY: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
+/// Set by the loader where it counts the tries of an updated system (systemd-boot's boot counting).
+const BOOT_COUNTED: &str =
+    "/sys/firmware/efi/efivars/LoaderBootCountPath-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 /// A Node is Ready without them, and its cluster does nothing.
 const BESIDE_THE_API: [&str; 2] = ["kube-controller-manager", "kube-scheduler"];
 
@@ -112,8 +115,10 @@ fn node_state(
         Err(error) => return Attempt::NotYet(unready(&error)),
     }
     if node_is_ready(&node) {
-        // Its API server and etcd answered already.
-        for component in if spec.control_plane().is_some() { &BESIDE_THE_API[..] } else { &[] } {
+        // Its API server and etcd answered already. Only where the machine may still go back to the system before: in a
+        // formation a kubelet of 1.20 shows its static pods as much as a minute after they run.
+        let tried = spec.control_plane().is_some() && exists(host, BOOT_COUNTED);
+        for component in BESIDE_THE_API.iter().filter(|_| tried) {
             match get(&format!("/api/v1/namespaces/kube-system/pods/{component}-{name}")) {
                 Ok(pod) if runs_since(&pod, boot_time(host)) => {}
                 Ok(pod) => {
@@ -121,7 +126,10 @@ fn node_state(
                         pod_trouble(&pod).unwrap_or_else(|| "the kubelet has not started it yet".into());
                     return Attempt::NotYet(format!("{component} does not run: {why}"));
                 }
-                Err(error) => return Attempt::NotYet(format!("{component} does not run yet: {error}")),
+                Err(KubeError::Status { status: 404, .. }) => {
+                    return Attempt::NotYet(format!("the kubelet does not show {component} yet"));
+                }
+                Err(error) => return Attempt::NotYet(format!("{component}: {error}")),
             }
         }
         let twins = get("/api/v1/nodes").map(|nodes| twins(name, &nodes)).unwrap_or_default();
