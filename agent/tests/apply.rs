@@ -67,8 +67,6 @@ fn a_reboot_repeats_no_step() {
     }
 }
 
-/// The power is cut before, in the middle of and after every single effect; the next run completes, and
-/// the machine is what an undisturbed run makes of it.
 #[test]
 fn an_updated_control_plane_is_good_when_its_scheduler_runs_too() {
     let (spec, host) = (spec("cp1"), machine("cp1"));
@@ -85,6 +83,8 @@ fn an_updated_control_plane_is_good_when_its_scheduler_runs_too() {
     assert_eq!(run(&spec, &host).state, State::Done);
 }
 
+/// The power is cut before, in the middle of and after every single effect; the next run completes, and
+/// the machine is what an undisturbed run makes of it.
 #[test]
 fn a_power_cut_at_any_effect_is_recovered_from() {
     for node in NODES {

@@ -111,7 +111,7 @@ fn run(world: &World, spec: &NodeSpec, disk: &Disk, mut heard: &Heard) -> Status
     };
     let status = world.inside(spec.name.as_str(), || {
         // It stays open after an earlier run.
-        if let Err(error) = room::open(disk, spec, disk.root()) {
+        if let Err(error) = room::open(disk, spec, &disk.path(Path::new("/"))) {
             assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse, "{error}");
         }
         apply(spec, &facts, &plan(spec, &facts), disk, &mut heard)

@@ -19,7 +19,8 @@ say failed "$(systemctl list-units --failed --plain --no-legend | cut -d ' ' -f 
 say root "$(findmnt -no SOURCE,FSTYPE,OPTIONS / | xargs)"
 say etc "$(findmnt -no SOURCE,FSTYPE /etc | xargs)"
 say verity "$(dmsetup status root | xargs)"
-say version "$(sed -n 's/^IMAGE_VERSION=//p' /etc/os-release | tr -d \")"
+version=$(sed -n 's/^IMAGE_VERSION=//p' /etc/os-release | tr -d \")
+say version "$version"
 say loader "$(bootctl status --no-pager 2>/dev/null | sed -n 's/^ *Current Entry: //p')"
 say entries "$(find "$(bootctl --print-boot-path)/EFI/Linux" -name '*.efi' -printf '%f\n' | sort | xargs)"
 say cmdline "$(cat /proc/cmdline)"
@@ -55,7 +56,6 @@ say kubeadm "$(sha256sum /usr/bin/kubeadm | cut -c 1-16)"
 # What the cluster of a control plane keeps: who wrote it first.
 if [[ -e /etc/kubernetes/admin.conf ]]; then
     export KUBECONFIG=/etc/kubernetes/admin.conf
-    version=$(sed -n 's/^IMAGE_VERSION=//p' /etc/os-release | tr -d \")
     say node "$(kubectl get nodes -o 'jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status} {.metadata.labels.kindling/image}{end}')"
     kubectl create configmap kept --from-literal "by=$version" >/dev/null 2>&1
     say kept "$(kubectl get configmap kept -o 'jsonpath={.data.by}')"

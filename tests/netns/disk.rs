@@ -58,10 +58,6 @@ impl Disk {
         self.root.join(path.strip_prefix("/").unwrap())
     }
 
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// So much time goes by at once.
     pub fn pass(&self, time: Duration) {
         self.ahead.fetch_add(time.as_secs(), Ordering::Relaxed);

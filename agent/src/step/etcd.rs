@@ -1,10 +1,10 @@
 //! A member of an external etcd cluster, as a service of the distribution's own package.
 //!
 //! All members of a new cluster start together and wait for each other: their agents tell whether their disks
-//! are new (`room`). A member whose disk is new while
-//! the others know it as one that ran has lost what it had acknowledged: started under its old identity it
-//! could vote an acknowledged write away. So it first asks the others, and where they know it, has them
-//! forget it and joins as a new member (<https://etcd.io/docs/v3.5/op-guide/runtime-configuration/>).
+//! are new (`room`). A member whose disk is new while the others know it as one that ran has lost what it had
+//! acknowledged: started under its old identity it could vote an acknowledged write away. So it first asks the
+//! others, and where they know it, has them forget it and joins as a new member
+//! (<https://etcd.io/docs/v3.5/op-guide/runtime-configuration/>).
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

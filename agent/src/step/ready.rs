@@ -115,22 +115,13 @@ fn node_state(
         Err(error) => return Attempt::NotYet(unready(&error)),
     }
     if node_is_ready(&node) {
-        // Its API server and etcd answered already. Only where the machine may still go back to the system before: in a
-        // formation a kubelet of 1.20 shows its static pods as much as a minute after they run.
-        let tried = spec.control_plane().is_some() && exists(host, BOOT_COUNTED);
-        for component in BESIDE_THE_API.iter().filter(|_| tried) {
-            match get(&format!("/api/v1/namespaces/kube-system/pods/{component}-{name}")) {
-                Ok(pod) if runs_since(&pod, boot_time(host)) => {}
-                Ok(pod) => {
-                    let why =
-                        pod_trouble(&pod).unwrap_or_else(|| "the kubelet has not started it yet".into());
-                    return Attempt::NotYet(format!("{component} does not run: {why}"));
-                }
-                Err(KubeError::Status { status: 404, .. }) => {
-                    return Attempt::NotYet(format!("the kubelet does not show {component} yet"));
-                }
-                Err(error) => return Attempt::NotYet(format!("{component}: {error}")),
-            }
+        // Only where the machine may still go back to the system before: in a formation a kubelet of 1.20 shows its
+        // static pods as much as a minute after they run.
+        if spec.control_plane().is_some()
+            && exists(host, BOOT_COUNTED)
+            && let Err(reason) = run_beside_the_api(name, boot_time(host), get)
+        {
+            return Attempt::NotYet(reason);
         }
         let twins = get("/api/v1/nodes").map(|nodes| twins(name, &nodes)).unwrap_or_default();
         let remark = (!twins.is_empty()).then(|| {
@@ -145,6 +136,28 @@ fn node_state(
         ));
     }
     Attempt::NotYet(format!("the Node is not Ready: {message}"))
+}
+
+/// Whether a control plane's static pods run; its API server and etcd answered already.
+fn run_beside_the_api(
+    name: &DnsName,
+    boot: Option<i64>,
+    get: impl Fn(&str) -> Result<Value, KubeError>,
+) -> Result<(), String> {
+    for component in BESIDE_THE_API {
+        match get(&format!("/api/v1/namespaces/kube-system/pods/{component}-{name}")) {
+            Ok(pod) if runs_since(&pod, boot) => {}
+            Ok(pod) => {
+                let why = pod_trouble(&pod).unwrap_or_else(|| "the kubelet has not started it yet".into());
+                return Err(format!("{component} does not run: {why}"));
+            }
+            Err(KubeError::Status { status: 404, .. }) => {
+                return Err(format!("the kubelet does not show {component} yet"));
+            }
+            Err(error) => return Err(format!("{component}: {error}")),
+        }
+    }
+    Ok(())
 }
 
 /// The kubelet's own way to the API, where it has one already.
