@@ -43,7 +43,9 @@ impl From<CommandError> for StepError {
         let remedy = match &error {
             CommandError::Start { .. } => "the image lacks this program: bake it with `make image`",
             CommandError::Timeout { .. } => "the machine may be starved of CPU or disk; it is tried again",
-            CommandError::Failed { .. } => "read the message above; `journalctl -b` has the whole of it",
+            CommandError::Ended { .. } | CommandError::Failed { .. } => {
+                "read the message above; `journalctl -b` has the whole of it"
+            }
         };
         Self::passing(error.to_string(), remedy)
     }

@@ -15,7 +15,6 @@ use crate::host::{Command, Host, exists};
 use crate::lease;
 use crate::plan::proxy_unit;
 use crate::published;
-use crate::render::peer_url;
 use crate::role::types::KubernetesVersion;
 use crate::role::{NodeSpec, Role};
 use crate::runtime::socket;
@@ -293,8 +292,7 @@ fn members_without<'a>(
             "power the others on; to end the cluster on this machine: --force",
         ));
     };
-    let url = peer_url(spec.address());
-    let others: Vec<&Member> = members.iter().filter(|m| m.peer_url != url).collect();
+    let others: Vec<&Member> = members.iter().filter(|m| !m.is_at(spec.address())).collect();
     let healthy =
         others.iter().filter(|m| m.address().is_some_and(|address| etcd.answers(address).is_ok())).count();
     if healthy < others.len() / 2 + 1 {
@@ -313,7 +311,7 @@ fn remove_member(spec: &NodeSpec, host: &dyn Host, tell: &mut dyn FnMut(&str)) -
     let remove = |tell: &mut dyn FnMut(&str)| {
         let (etcd, teller, members) = members_without(spec, host)?;
         let Some(own) = member_at(&members, spec.address()) else { return Ok(()) };
-        etcd.remove(teller, &own.id, tell, &|| ())
+        etcd.remove(teller, own.id, tell, &|| ())
     };
     let Role::ControlPlane(role) = &spec.role else { return remove(tell) };
     // Nobody may join meanwhile.

@@ -17,9 +17,10 @@ use std::time::Duration;
 
 use disk::Disk;
 use kindling::apply::{Observer, apply};
+use kindling::etcd::{Etcd, member_at};
 use kindling::facts::{Facts, Interface};
 use kindling::host::{Command, Host};
-use kindling::kube::{Credentials, Server};
+use kindling::kube::{Credentials, KubeError, Server};
 use kindling::plan::plan;
 use kindling::role::NodeSpec;
 use kindling::role::types::Secret;
@@ -161,6 +162,16 @@ fn members(world: &World, name: &str, disk: &Disk) -> BTreeMap<String, String> {
             (f[2].clone(), f[0].clone())
         })
         .collect()
+}
+
+/// What the agent of a control plane asks etcd1.
+fn ask_first<T>(
+    world: &World,
+    disk: &Disk,
+    what: impl Fn(&Etcd<'_>, Ipv4Addr) -> Result<T, KubeError>,
+) -> Result<T, KubeError> {
+    let etcd = Etcd::new(disk, &world.secrets.etcd_ca).unwrap();
+    what(&etcd, world.spec("etcd1").address())
 }
 
 /// The kubeadm that `tests/kubernetes` builds.
@@ -371,6 +382,45 @@ fn three_members_form_survive_and_take_a_rebuilt_one_back() {
         done(&world, &specs[name], &disks[name]);
     }
     assert_eq!(read("etcd1").unwrap().trim(), "running");
+
+    // What a control plane that joins asks: etcd1 is alone, and a learner comes that nobody gives its vote.
+    let change = |args: &[&str]| {
+        // etcd wants those that stay to have seen each other for some seconds.
+        world.wait_for("etcd1 changes its members", || {
+            etcdctl(&world, "cp1", &cp, address("etcd1"), client, &[&["member"], args].concat()).is_ok()
+        });
+    };
+    for name in ["etcd3", "etcd2"] {
+        change(&["remove", &members(&world, "etcd1", &disks["etcd1"])[name]]);
+        disks.remove(name);
+    }
+    disks.insert("etcd2", Disk::fresh(&folder.join("etcd2")));
+    let peer_urls = |name: &str| format!("--peer-urls=https://{}:2380", address(name));
+    change(&["add", "etcd2", "--learner", &peer_urls("etcd2")]);
+    let ask = || world.inside("cp1", || ask_first(&world, &cp, |etcd, at| etcd.members(at)));
+    let list = || ask().unwrap();
+    let learner = member_at(&list(), address("etcd2")).unwrap().clone();
+    assert!(learner.learner && !learner.started, "{learner:?}");
+    std::thread::scope(|scope| {
+        let joining = scope.spawn(|| run(&world, &specs["etcd2"], &disks["etcd2"], &Heard::default()));
+        world.wait_for("the learner has caught up", || {
+            world.inside("cp1", || ask_first(&world, &cp, |etcd, at| etcd.promote(at, learner.id))).is_ok()
+        });
+        assert_eq!(joining.join().unwrap().state, State::Done);
+    });
+    assert!(list().iter().all(|member| member.started && !member.learner), "{:?}", list());
+
+    // One that was announced never comes, and those who know it are started anew: nobody answers a client.
+    change(&["remove", &members(&world, "etcd1", &disks["etcd1"])["etcd2"]]);
+    disks.remove("etcd2");
+    change(&["add", "etcd3", &peer_urls("etcd3")]);
+    disks["etcd1"].cut_power();
+    world.inside("etcd1", || disks["etcd1"].boot());
+    world.wait_for("etcd1 answers its peers", || ask().is_ok());
+    let announced = member_at(&list(), address("etcd3")).unwrap().clone();
+    assert!(!announced.started && !announced.learner && announced.name.is_empty(), "{announced:?}");
+    let answers = world.inside("cp1", || ask_first(&world, &cp, |etcd, at| etcd.answers(at)));
+    assert!(answers.is_err(), "there is no quorum");
     drop(disks);
     std::fs::remove_dir_all(&folder).unwrap();
 }

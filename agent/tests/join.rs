@@ -40,6 +40,35 @@ fn a_kubelet_that_refuses_the_etcd_pod_is_restarted_at_once() {
     assert!(host.now() < Duration::from_secs(60), "it took {:?}", host.now());
 }
 
+/// kubeadm of 1.20 announces again, is refused because its member does not run, and writes no manifest.
+#[test]
+fn an_announcement_whose_answer_was_lost_is_not_waited_out() {
+    let (spec, host) = (spec("cp2"), machine("cp2"));
+    host.loses_answer.set(true);
+    let mut told = Told::default();
+    let facts = facts(&spec, &host);
+    let status = apply(&spec, &facts, &plan(&spec, &facts), &host, &mut told);
+    assert_eq!(status.state, State::Done, "{:?}", status.failure);
+    assert!(told.0.iter().any(|line| line.contains("did not hear that it was taken")), "{:?}", told.0);
+    assert!(host.now() < Duration::from_secs(60), "the API was silent for {:?}", host.now());
+    let manifest = host.text("/etc/kubernetes/manifests/etcd.yaml").unwrap();
+    assert!(manifest.contains("cp1=https://10.0.0.11:2380,cp2=https://10.0.0.12:2380"), "{manifest}");
+    assert!(manifest.contains("--initial-cluster-state=existing"), "{manifest}");
+}
+
+/// By a kubeadm of 1.29 or newer, which would have given it its vote.
+#[test]
+fn a_learner_whose_join_was_interrupted_gets_its_vote() {
+    let (spec, host) = (spec("cp2"), machine("cp2"));
+    host.cluster.borrow_mut().learner = Some("https://10.0.0.12:2380".into());
+    let mut told = Told::default();
+    let facts = facts(&spec, &host);
+    let status = apply(&spec, &facts, &plan(&spec, &facts), &host, &mut told);
+    assert_eq!(status.state, State::Done, "{:?}", status.failure);
+    assert!(told.0.iter().any(|line| line.contains("has got its vote")), "{:?}", told.0);
+    assert_eq!(host.cluster.borrow().learner, None);
+}
+
 /// Only its own member, only where the others have a quorum, and not for ever.
 #[test]
 fn a_member_that_never_starts_is_taken_out_a_few_times_and_then_told() {

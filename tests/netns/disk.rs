@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
+use std::ops::ControlFlow;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Stdio};
@@ -178,7 +179,7 @@ impl Host for Disk {
         &self,
         command: &Command,
         _: Duration,
-        _: &mut dyn FnMut(),
+        _: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Output, CommandError> {
         self.run(command)
     }

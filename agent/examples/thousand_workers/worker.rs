@@ -81,7 +81,7 @@ impl Host for Worker {
         &self,
         command: &Command,
         _every: Duration,
-        _meanwhile: &mut dyn FnMut(),
+        _meanwhile: &mut dyn FnMut() -> std::ops::ControlFlow<()>,
     ) -> Result<Output, CommandError> {
         self.run(command)
     }

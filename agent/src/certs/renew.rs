@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -203,7 +204,10 @@ impl Renewal<'_> {
         lock.keep();
         waiting("kubeadm certs renew runs");
         let command = Command::new("kubeadm", ["certs", "renew", "all"]).timeout(Duration::from_secs(300));
-        self.host.run_watched(&command, Duration::from_secs(1), &mut || lock.keep())?;
+        self.host.run_watched(&command, Duration::from_secs(1), &mut || {
+            lock.keep();
+            ControlFlow::Continue(())
+        })?;
         if let Some(certificates) = Certificates::of_etcd_client(self.spec) {
             certificates.ensure(self.host)?;
         }

@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::ops::ControlFlow;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -114,14 +115,14 @@ impl Host for Linux {
     }
 
     fn run(&self, command: &Command) -> Result<Output, CommandError> {
-        self.run_watched(command, command.timeout, &mut || {})
+        self.run_watched(command, command.timeout, &mut || ControlFlow::Continue(()))
     }
 
     fn run_watched(
         &self,
         command: &Command,
         every: Duration,
-        meanwhile: &mut dyn FnMut(),
+        meanwhile: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Output, CommandError> {
         let text = command.to_string();
         let mut child = process::Command::new(&command.program)
@@ -139,12 +140,13 @@ impl Host for Linux {
         let deadline = Instant::now() + command.timeout;
         let mut pause = Duration::from_millis(2);
         let mut next = Instant::now() + every;
+        let mut ended = false;
         let status = loop {
             match child.try_wait() {
                 Ok(Some(status)) => break Some(status),
-                Ok(None) if Instant::now() >= deadline => break None,
+                Ok(None) if ended || Instant::now() >= deadline => break None,
                 Ok(None) if Instant::now() >= next => {
-                    meanwhile();
+                    ended = meanwhile().is_break();
                     next = Instant::now() + every;
                 }
                 Ok(None) => {
@@ -160,6 +162,7 @@ impl Host for Linux {
         }
         let output = Output { stdout: join(stdout), stderr: join(stderr) };
         match status {
+            None if ended => Err(CommandError::Ended { command: text, output }),
             None => Err(CommandError::Timeout { command: text, seconds: command.timeout.as_secs(), output }),
             Some(status) if status.success() => Ok(output),
             Some(status) => Err(CommandError::Failed { command: text, status: status.to_string(), output }),

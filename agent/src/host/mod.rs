@@ -6,6 +6,7 @@ pub mod linux;
 
 use std::fmt;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ pub enum CommandError {
     Start { command: String, source: io::Error },
     #[error("`{command}` did not end within {} s{}", seconds, tail(.output))]
     Timeout { command: String, seconds: u64, output: Output },
+    #[error("`{command}` was ended{}", tail(.output))]
+    Ended { command: String, output: Output },
     #[error("`{command}` failed ({status}){}", tail(.output))]
     Failed { command: String, status: String, output: Output },
 }
@@ -73,7 +76,9 @@ impl CommandError {
     pub fn output(&self) -> Option<&Output> {
         match self {
             Self::Start { .. } => None,
-            Self::Timeout { output, .. } | Self::Failed { output, .. } => Some(output),
+            Self::Timeout { output, .. } | Self::Ended { output, .. } | Self::Failed { output, .. } => {
+                Some(output)
+            }
         }
     }
 }
@@ -117,12 +122,12 @@ pub trait Host {
     fn set_hostname(&self, name: &str) -> io::Result<()>;
     fn run(&self, command: &Command) -> Result<Output, CommandError>;
 
-    /// As [`Host::run`]; `meanwhile` is called every so often while the command runs.
+    /// As [`Host::run`]; `meanwhile` is called every so often while the command runs, and ends it by a break.
     fn run_watched(
         &self,
         command: &Command,
         every: Duration,
-        meanwhile: &mut dyn FnMut(),
+        meanwhile: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Output, CommandError>;
     /// Everything that was written by anybody is on stable storage afterwards.
     fn sync(&self);

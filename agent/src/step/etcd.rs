@@ -11,17 +11,14 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::etcd_health::{ASK, health, identity};
 use super::{Context, Found, files};
 use crate::error::StepError;
+use crate::etcd::{self, member_at};
 use crate::host::{Command, Host, exists};
-use crate::kube::{Credentials, KubeError, Server};
+use crate::kube::{Credentials, KubeError};
 use crate::plan::FileSpec;
-use crate::render::{
-    self, ClusterState, ETCD_DATA as DATA, ETCD_FILE, ETCD_PEER_PORT, ETCD_PKI, client_url, peer_url,
-};
+use crate::render::{self, ClusterState, ETCD_DATA as DATA, ETCD_FILE, ETCD_PKI, client_url, peer_url};
 use crate::retry::{Attempt, Patience, wait};
 use crate::role::types::DnsName;
 use crate::role::{EtcdRole, NodeSpec};
@@ -43,15 +40,6 @@ pub struct Member {
     /// As for a new cluster, whatever brought the member in: with it etcd itself refuses to start over where
     /// somebody removed its data and the others answer.
     pub config: FileSpec,
-}
-
-/// A member in the list that another one keeps.
-struct Known {
-    id: u64,
-    name: String,
-    peer_urls: Vec<String>,
-    /// It was started at least once.
-    started: bool,
 }
 
 /// How a member without data comes in.
@@ -194,7 +182,7 @@ fn last_words(host: &dyn Host) -> String {
 
 /// What another member's machine says: its etcd, or before that its agent.
 enum Said {
-    Members(Vec<Known>),
+    Members(Vec<etcd::Member>),
     /// Its disk is new.
     Fresh,
     /// Why it does not count yet.
@@ -205,11 +193,8 @@ enum Said {
 
 /// It needs no majority, unlike etcd's own command.
 fn ask(host: &dyn Host, ca: &str, credentials: &Credentials, ip: Ipv4Addr) -> Said {
-    match host.get(&Server::at(ca, ip, ETCD_PEER_PORT), credentials, "/members", ASK) {
-        Ok(body) => match members(&body) {
-            Some(list) => Said::Members(list),
-            None => Said::Nothing("answers with something else than its members".into()),
-        },
+    match etcd::list(host, ca, credentials, ip, ASK) {
+        Ok(list) => Said::Members(list),
         Err(KubeError::Unreachable { .. }) => match room::ask(host, ca, ip) {
             Peer::Fresh => Said::Fresh,
             Peer::Member => Said::Member,
@@ -218,24 +203,6 @@ fn ask(host: &dyn Host, ca: &str, credentials: &Credentials, ip: Ipv4Addr) -> Sa
         Err(KubeError::Untrusted { .. }) => Said::Nothing("has a certificate of another CA".into()),
         Err(error) => Said::Nothing(error.to_string()),
     }
-}
-
-fn members(body: &str) -> Option<Vec<Known>> {
-    let list: Value = serde_json::from_str(body).ok()?;
-    let texts = |value: &Value| -> Vec<String> {
-        value.as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect()
-    };
-    list.as_array()?
-        .iter()
-        .map(|member| {
-            Some(Known {
-                id: member["id"].as_u64()?,
-                name: member["name"].as_str().unwrap_or_default().to_owned(),
-                peer_urls: texts(&member["peerURLs"]),
-                started: !texts(&member["clientURLs"]).is_empty(),
-            })
-        })
-        .collect()
 }
 
 /// Finds out how this member comes in, and has the others forget what it was before: only itself, only
@@ -255,7 +222,6 @@ fn way(cx: &mut Context<'_>) -> Result<Way, StepError> {
         }
     };
     let majority = role.members.len() / 2 + 1;
-    let own = peer_url(spec.address());
     let mut removed = None;
     let mut enough_since = None;
     wait(
@@ -272,17 +238,17 @@ fn way(cx: &mut Context<'_>) -> Result<Way, StepError> {
                     _ => None,
                 })
                 .collect();
-            let lists: Vec<(Ipv4Addr, &Vec<Known>)> = said
+            let lists: Vec<(Ipv4Addr, &Vec<etcd::Member>)> = said
                 .iter()
                 .filter_map(|(_, ip, said)| match said {
                     Said::Members(list) => Some((*ip, list)),
                     _ => None,
                 })
                 .collect();
-            let is_own = |member: &&Known| member.peer_urls.contains(&own);
             // Named when the cluster was formed, and never started since.
-            let is_awaited = |list: &Vec<Known>| {
-                list.iter().find(is_own).is_some_and(|member| !member.started && !member.name.is_empty())
+            let is_awaited = |list: &Vec<etcd::Member>| {
+                member_at(list, spec.address())
+                    .is_some_and(|member| !member.started && !member.name.is_empty())
             };
             if !lists.is_empty() && lists.iter().all(|(_, list)| is_awaited(list)) {
                 return Attempt::Ready(Way::New);
@@ -323,7 +289,7 @@ fn way(cx: &mut Context<'_>) -> Result<Way, StepError> {
                     if silent.is_empty() { String::new() } else { format!(": {}", silent.join(", ")) }
                 ));
             };
-            match list.iter().find(is_own) {
+            match member_at(list, spec.address()) {
                 Some(member) if !member.started => Attempt::Ready(Way::Existing(named(list, spec, role))),
                 Some(member) if removed == Some(member.id) => {
                     Attempt::NotYet("etcd has not forgotten this machine's old member yet".into())
@@ -340,7 +306,8 @@ fn way(cx: &mut Context<'_>) -> Result<Way, StepError> {
                     Err(reason) => Attempt::NotYet(reason),
                 },
                 None => {
-                    let announce = ["add", spec.name.as_str(), &format!("--peer-urls={own}")];
+                    let announce =
+                        ["add", spec.name.as_str(), &format!("--peer-urls={}", peer_url(spec.address()))];
                     match etcdctl(host, *ip, &announce) {
                         Ok(()) => Attempt::NotYet("announced this machine as a new member".into()),
                         Err(reason) => Attempt::NotYet(reason),
@@ -358,11 +325,11 @@ fn way(cx: &mut Context<'_>) -> Result<Way, StepError> {
 }
 
 /// The cluster's members by their own account; one that never started has no name there.
-fn named(list: &[Known], spec: &NodeSpec, role: &EtcdRole) -> BTreeMap<DnsName, Ipv4Addr> {
+fn named(list: &[etcd::Member], spec: &NodeSpec, role: &EtcdRole) -> BTreeMap<DnsName, Ipv4Addr> {
     let mut members: BTreeMap<DnsName, Ipv4Addr> = role
         .members
         .iter()
-        .filter(|(_, ip)| list.iter().any(|member| member.peer_urls.contains(&peer_url(**ip))))
+        .filter(|(_, ip)| member_at(list, **ip).is_some())
         .map(|(name, ip)| (name.clone(), *ip))
         .collect();
     members.insert(spec.name.clone(), spec.address());

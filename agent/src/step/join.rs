@@ -2,6 +2,7 @@
 //! pinned CA, which waits for nobody's signature. All machines join at once; only the etcd members of control
 //! planes are added one after the other ([`super::member`]).
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -176,7 +177,9 @@ impl Join {
     fn rest(&self, cx: &mut Context<'_>, phase: &[&str]) -> Result<(), StepError> {
         let start = cx.host.now();
         loop {
-            let Err(error) = kubeadm::run_phase(cx, phase, &mut || {}) else { return Ok(()) };
+            let Err(error) = kubeadm::run_phase(cx, phase, &mut || ControlFlow::Continue(())) else {
+                return Ok(());
+            };
             let patience = Duration::from_secs(cx.spec.deadlines.kubeadm);
             if cx.host.now().saturating_sub(start) >= patience {
                 return Err(error);

@@ -2,6 +2,7 @@
 //! left half-written.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -61,11 +62,15 @@ pub fn run(cx: &mut Context<'_>, verb: &str, skip: &str, again: bool) -> Result<
     if again {
         args.push(format!("--ignore-preflight-errors={OURS}"));
     }
-    run_watched(cx, args, &mut || {})
+    run_watched(cx, args, &mut || ControlFlow::Continue(()))
 }
 
-/// One phase of `kubeadm join`; `meanwhile` is called every second while it runs.
-pub fn run_phase(cx: &mut Context<'_>, phase: &[&str], meanwhile: &mut dyn FnMut()) -> Result<(), StepError> {
+/// One phase of `kubeadm join`; `meanwhile` is called every second while it runs, and may end it.
+pub fn run_phase(
+    cx: &mut Context<'_>,
+    phase: &[&str],
+    meanwhile: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<(), StepError> {
     let config = ["--config", crate::plan::KUBEADM_FILE];
     let args = ["join", "phase"].iter().chain(phase).chain(&config).map(|a| (*a).to_owned()).collect();
     run_watched(cx, args, meanwhile)
@@ -115,7 +120,7 @@ impl JoinPhases {
 fn run_watched(
     cx: &mut Context<'_>,
     args: Vec<String>,
-    meanwhile: &mut dyn FnMut(),
+    meanwhile: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<(), StepError> {
     let words: Vec<&str> = args.iter().map(String::as_str).take_while(|a| !a.starts_with("--")).collect();
     (cx.waiting)(&format!("kubeadm {} runs", words.join(" ")));

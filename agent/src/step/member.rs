@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::net::Ipv4Addr;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,8 +18,9 @@ use crate::error::StepError;
 use crate::etcd::{Etcd, Member, member_at};
 use crate::facts::listening;
 use crate::host::{Command, Host, exists, read_text};
+use crate::kube::KubeError;
 use crate::lease::{self, Lock};
-use crate::render::{ETCD_PEER_PORT, peer_url};
+use crate::render::ETCD_PEER_PORT;
 use crate::retry::{Attempt, Patience, wait};
 use crate::role::NodeSpec;
 
@@ -61,14 +63,19 @@ fn remove(host: &dyn Host, path: &str) -> Result<(), StepError> {
 /// The members as any other one tells them, and who told.
 fn members(etcd: &Etcd<'_>, spec: &NodeSpec) -> Result<(Ipv4Addr, Vec<Member>), String> {
     let role = spec.control_plane().expect("only control planes have etcd members");
-    let mut reason = "this control plane has no peers".to_owned();
+    let mut reasons = Vec::new();
     for peer in &role.peers {
         match etcd.members(*peer) {
             Ok(members) => return Ok((*peer, members)),
-            Err(error) => reason = format!("no etcd member answers: {error}"),
+            // Why exactly differs from look to look.
+            Err(KubeError::Unreachable { .. }) => reasons.push(format!("{peer} does not answer")),
+            Err(error) => reasons.push(format!("{peer}: {error}")),
         }
     }
-    Err(reason)
+    if reasons.is_empty() {
+        return Err("this control plane has no peers".into());
+    }
+    Err(format!("no etcd member answers: {}", reasons.join(", ")))
 }
 
 /// The members, if this machine's is one of them and must be started rather than removed: its data is here, or it was
@@ -90,8 +97,50 @@ fn announced_before(cx: &mut Context<'_>, etcd: &Etcd<'_>) -> Result<Option<Vec<
     let Some(own) = member_at(&members, spec.address()) else { return Ok(None) };
     let has_data = exists(host, Path::new(DATA).join("member"));
     // Data is never thrown away on the word of one member, whose list may lag behind.
-    let goes_on = has_data || (!own.was_started() && etcd.answers(teller).is_err());
+    let goes_on = has_data || (!own.started && etcd.answers(teller).is_err());
     Ok(goes_on.then_some(members))
+}
+
+/// The members, if this machine's was announced and never started. Not that of a kubeadm that adds learners: nobody
+/// waits for those, and it looks for itself whether its announcement was taken.
+fn announced(etcd: &Etcd<'_>, spec: &NodeSpec) -> Option<Vec<Member>> {
+    let (_, members) = members(etcd, spec).ok()?;
+    let own = member_at(&members, spec.address())?;
+    (!own.started && !own.learner).then_some(members)
+}
+
+/// Looks whether kubeadm's announcement was taken without its knowing. One of 1.20 that hears etcd's answer too late
+/// announces again, is refused for minutes ("not enough started members"), and writes no manifest, while the whole API
+/// waits for the member.
+#[derive(Default)]
+struct Stranded {
+    looked: Cell<Duration>,
+    since: Cell<Option<Duration>>,
+}
+
+/// kubeadm writes the manifest as soon as its announcement is taken.
+const STRANDED_AFTER: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+impl Stranded {
+    fn look(&self, host: &dyn Host, spec: &NodeSpec, etcd: &Etcd<'_>) -> ControlFlow<()> {
+        let now = host.now();
+        if now.saturating_sub(self.looked.get()) < LOOK_EVERY {
+            return ControlFlow::Continue(());
+        }
+        self.looked.set(now);
+        if exists(host, kubeadm::ETCD_MANIFEST) || announced(etcd, spec).is_none() {
+            self.since.set(None);
+            return ControlFlow::Continue(());
+        }
+        let since = self.since.get().unwrap_or(now);
+        self.since.set(Some(since));
+        if now.saturating_sub(since) < STRANDED_AFTER {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    }
 }
 
 /// Under the lock.
@@ -101,18 +150,24 @@ fn add(cx: &mut Context<'_>, etcd: &Etcd<'_>, join: &JoinEtcd, lock: &Lock<'_>) 
     let now = etcd.members(teller).unwrap_or_default();
     if let Some(own) = member_at(&now, spec.address()) {
         (cx.waiting)("removing the etcd member that this machine had before");
-        etcd.remove(teller, &own.id, cx.waiting, &|| lock.keep())?;
+        etcd.remove(teller, own.id, cx.waiting, &|| lock.keep())?;
     }
     remove(host, DATA)?;
-    let watch = Watch::new(host);
+    let (watch, stranded) = (Watch::new(host), Stranded::default());
     let result = kubeadm::run_phase(cx, join.phases.etcd, &mut || {
         lock.keep();
         watch.look(host, spec);
+        stranded.look(host, spec, etcd)
     });
     match result {
         // kubeadm was not patient enough, or died: the member may start all the same.
         Err(error) if manifest_is_whole(host) => (cx.waiting)(&format!("waiting on for the member: {error}")),
-        result => result?,
+        Err(error) => {
+            let Some(members) = announced(etcd, spec) else { return Err(error) };
+            (cx.waiting)("kubeadm announced the etcd member and did not hear that it was taken: starting it");
+            write_manifest(cx, join, &members)?;
+        }
+        Ok(()) => {}
     }
     wait_until_it_runs(cx, etcd, Some(lock))
 }
@@ -134,11 +189,10 @@ fn wait_for_the_others(
                 Ok(told) => told,
                 Err(reason) => return Attempt::NotYet(reason),
             };
-            let url = peer_url(spec.address());
-            for other in members.iter().filter(|m| m.peer_url != url) {
-                let name = if other.was_started() { &other.name } else { &other.peer_url };
+            for other in members.iter().filter(|m| !m.is_at(spec.address())) {
+                let name = if other.name.is_empty() { &other.peer_urls.concat() } else { &other.name };
                 let answers = other.address().map(|address| etcd.answers(address));
-                if !other.was_started() || !matches!(answers, Some(Ok(()))) {
+                if !other.started || !matches!(answers, Some(Ok(()))) {
                     return Attempt::NotYet(format!("the etcd member {name} does not run"));
                 }
             }
@@ -173,13 +227,15 @@ fn write_manifest(cx: &mut Context<'_>, join: &JoinEtcd, members: &[Member]) -> 
 
 /// The manifest of a first member as that of one among `members`.
 fn of_existing_cluster(manifest: &str, spec: &NodeSpec, members: &[Member]) -> String {
-    let url = peer_url(spec.address());
     let name = |m: &Member| match () {
-        () if m.peer_url == url => spec.name.to_string(),
-        () if m.was_started() => m.name.clone(),
-        () => m.id.clone(),
+        () if m.is_at(spec.address()) => spec.name.to_string(),
+        () if m.name.is_empty() => m.id.to_string(),
+        () => m.name.clone(),
     };
-    let cluster: Vec<String> = members.iter().map(|m| format!("{}={}", name(m), m.peer_url)).collect();
+    let cluster: Vec<String> = members
+        .iter()
+        .flat_map(|m| m.peer_urls.iter().map(move |url| format!("{}={url}", name(m))))
+        .collect();
     let flag = "- --initial-cluster=";
     let mut text = String::with_capacity(manifest.len() + 200);
     for line in manifest.lines() {
@@ -226,6 +282,9 @@ fn wait_until_it_runs(
                 Err(error) => {
                     watch.look(host, spec);
                     Attempt::NotYet(match error.status() {
+                        Some(_) if promoted(etcd, spec) => {
+                            "this machine's etcd member has got its vote".into()
+                        }
                         Some(_) => "this machine's etcd member has no quorum yet".into(),
                         None => "this machine's etcd member does not answer yet".into(),
                     })
@@ -240,6 +299,13 @@ fn wait_until_it_runs(
     }
 }
 
+/// kubeadm of 1.29 and newer adds members that have no vote, and gives it to them once they have caught up. Where it was
+/// interrupted before, nobody would.
+fn promoted(etcd: &Etcd<'_>, spec: &NodeSpec) -> bool {
+    let Ok((teller, members)) = members(etcd, spec) else { return false };
+    member_at(&members, spec.address()).is_some_and(|own| own.learner && etcd.promote(teller, own.id).is_ok())
+}
+
 /// The member did not start in time. One that never started is taken out again, where the others can do without it.
 fn give_up(
     cx: &mut Context<'_>,
@@ -252,7 +318,7 @@ fn give_up(
     let never_started = members(etcd, spec)
         .ok()
         .and_then(|(teller, members)| Some((teller, member_at(&members, spec.address())?.clone())))
-        .filter(|(teller, own)| !own.was_started() && etcd.answers(*teller).is_ok());
+        .filter(|(teller, own)| !own.started && etcd.answers(*teller).is_ok());
     let Some((teller, own)) = never_started else { return Ok(StepError::passing(late.cause, remedy)) };
     let before = read_text(host, REMOVED).unwrap_or_default();
     if before.lines().count() >= MOST_REMOVALS {
@@ -262,10 +328,10 @@ fn give_up(
         ));
     }
     let path = Path::new(REMOVED);
-    host.write(path, (before + &own.id + "\n").as_bytes(), 0o644)
+    host.write(path, format!("{before}{}\n", own.id).as_bytes(), 0o644)
         .map_err(|e| StepError::file("write", path, &e))?;
     remove(host, kubeadm::ETCD_MANIFEST)?;
-    etcd.remove(teller, &own.id, cx.waiting, &|| keep(lock))?;
+    etcd.remove(teller, own.id, cx.waiting, &|| keep(lock))?;
     remove(host, DATA)?;
     Ok(StepError::passing(format!("{}; it was taken out again, and is added anew", late.cause), remedy))
 }

@@ -16,6 +16,8 @@ use crate::room::{self, Peer};
 pub struct ClusterState {
     /// etcd members as (name, peer URL); a member that was announced and not started has no name.
     pub members: Vec<(String, String)>,
+    /// The peer URL of a member that has no vote yet.
+    pub learner: Option<String>,
     /// The Node of a machine of this name that is not there any more.
     pub has_old_node: bool,
     /// The address of an API server that is of another cluster.
@@ -71,23 +73,30 @@ impl Fake {
                 Peer::Silent => Err(unreachable()),
             };
         }
-        // Only an external etcd is asked this way.
-        if matches!(server.address.port(), 2379 | 2380) && request.method == Method::Get {
+        let is_etcd = matches!(server.address.port(), 2379 | 2380);
+        // Of an external one.
+        if is_etcd && (request.path == "/health" || self.etcd_members.borrow().is_some()) {
             return self.etcd(server, request.path);
         }
-        if server.address.port() == 2379 {
+        if is_etcd {
             if !(if is_own { self.etcd_runs() } else { self.cluster_is_up.get() }) {
                 return Err(unreachable());
             }
             return match request.path {
-                "/v3/cluster/member/list" => Ok(self.member_list()),
-                _ if !self.has_quorum() => Err(status(503)),
+                "/members" => Ok(self.member_list()),
+                // As etcd does once it was started anew meanwhile.
+                _ if !self.has_quorum() => Err(unreachable()),
                 "/v3/cluster/member/remove" if self.refuses_removal() => Err(status(503)),
                 "/v3/cluster/member/remove" => {
                     let id = request.body.and_then(|b| b["ID"].as_str()?.parse::<usize>().ok()).unwrap_or(0);
                     self.cluster.borrow_mut().members.remove(id);
                     Ok("{}".into())
                 }
+                "/v3/cluster/member/promote" => {
+                    self.cluster.borrow_mut().learner = None;
+                    Ok("{}".into())
+                }
+                _ if is_own && self.own_is_learner() => Err(status(501)),
                 _ => Ok("{}".into()),
             };
         }
@@ -166,6 +175,10 @@ impl Fake {
         }
     }
 
+    fn own_is_learner(&self) -> bool {
+        self.cluster.borrow().learner.as_ref() == Some(&self.own_peer_url())
+    }
+
     fn refuses_removal(&self) -> bool {
         let left = &mut self.cluster.borrow_mut().refuses_removal;
         *left = left.saturating_sub(1);
@@ -196,9 +209,13 @@ impl Fake {
         let members: Vec<Value> = members
             .iter()
             .enumerate()
-            .map(|(id, (name, url))| json!({ "ID": id.to_string(), "name": name, "peerURLs": [url] }))
+            .map(|(id, (name, url))| {
+                let clients: &[&str] = if name.is_empty() { &[] } else { &["https://client:2379"] };
+                let learner = self.cluster.borrow().learner.as_ref() == Some(url);
+                json!({ "id": id, "name": name, "peerURLs": [url], "clientURLs": clients, "isLearner": learner })
+            })
             .collect();
-        json!({ "members": members }).to_string()
+        Value::from(members).to_string()
     }
 
     /// Reads or writes a Lease, with the API's check of the version; `None` is its refusal.

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ pub struct Fake {
     pub unsigned: Cell<u32>,
     /// How often the kubelet must be restarted before it starts the etcd pod, which it refuses until then.
     pub refuses_etcd: Cell<u32>,
+    /// etcd takes the announcement of a member, and its answer does not come back to kubeadm.
+    pub loses_answer: Cell<bool>,
     /// Whether a majority of an external etcd's members answers without this machine's doing.
     pub etcd_is_up: Cell<bool>,
     /// The list that the other members of an external etcd keep; nobody answers where `None`.
@@ -307,10 +310,25 @@ impl Host for Fake {
     fn run_watched(
         &self,
         command: &Command,
-        _: Duration,
-        meanwhile: &mut dyn FnMut(),
+        every: Duration,
+        meanwhile: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Output, CommandError> {
-        meanwhile();
+        let announces = command.args.iter().any(|arg| arg == "etcd");
+        if announces && self.loses_answer.take() {
+            // Announced; and kubeadm asks again and again, and is refused.
+            let _ = self.program(command, true);
+            let end = self.clock.get() + command.timeout;
+            let output = Output::default();
+            let command = command.to_string();
+            while self.clock.get() < end {
+                if meanwhile().is_break() {
+                    return Err(CommandError::Ended { command, output });
+                }
+                self.sleep(every);
+            }
+            return Err(CommandError::Failed { command, status: "exit status: 1".into(), output });
+        }
+        let _ = meanwhile();
         self.run(command)
     }
 
