@@ -4,12 +4,10 @@ mod support;
 
 use std::time::Duration;
 
-use kindling::apply::apply;
 use kindling::host::Host;
-use kindling::plan::plan;
 use kindling::room::Peer;
 use kindling::status::State;
-use support::{Told, facts, machine, run, spec};
+use support::{machine, run, run_told, spec};
 
 #[test]
 fn machines_that_are_off_keep_no_cluster_from_being_formed() {
@@ -76,9 +74,7 @@ fn nothing_is_made_by_a_clock_that_cannot_be_right() {
 fn time_servers_that_do_not_answer_are_waited_for_once() {
     let (spec, host) = (spec("cp1"), machine("cp1"));
     host.no_time_server.set(true);
-    let mut told = Told::default();
-    let facts = facts(&spec, &host);
-    let status = apply(&spec, &facts, &plan(&spec, &facts), &host, &mut told);
+    let (status, told) = run_told(&spec, &host);
     assert_eq!(status.state, State::Done, "{:?}", status.failure);
     assert!(told.0.iter().any(|l| l.contains("waiting: no time server has answered yet")), "{:?}", told.0);
     let clock = |status: &kindling::status::Status| {

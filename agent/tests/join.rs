@@ -4,20 +4,16 @@ mod support;
 
 use std::time::Duration;
 
-use kindling::apply::apply;
 use kindling::host::Host;
 use kindling::lease::ETCD_JOIN;
-use kindling::plan::plan;
 use kindling::status::State;
-use support::{Told, facts, machine, run, spec};
+use support::{machine, run, run_told, spec};
 
 #[test]
 fn a_holder_that_died_is_replaced_after_its_lease_ends() {
     let (spec, host) = (spec("cp2"), machine("cp2"));
     host.cluster.borrow_mut().hold_lease(ETCD_JOIN, "cp3");
-    let mut told = Told::default();
-    let facts = facts(&spec, &host);
-    let status = apply(&spec, &facts, &plan(&spec, &facts), &host, &mut told);
+    let (status, told) = run_told(&spec, &host);
     assert_eq!(status.state, State::Done, "{:?}", status.failure);
     assert!(
         told.0.iter().any(|line| line.contains("waiting: cp3 is adding its etcd member")),
@@ -45,9 +41,7 @@ fn a_kubelet_that_refuses_the_etcd_pod_is_restarted_at_once() {
 fn an_announcement_whose_answer_was_lost_is_not_waited_out() {
     let (spec, host) = (spec("cp2"), machine("cp2"));
     host.loses_answer.set(true);
-    let mut told = Told::default();
-    let facts = facts(&spec, &host);
-    let status = apply(&spec, &facts, &plan(&spec, &facts), &host, &mut told);
+    let (status, told) = run_told(&spec, &host);
     assert_eq!(status.state, State::Done, "{:?}", status.failure);
     assert!(told.0.iter().any(|line| line.contains("did not hear that it was taken")), "{:?}", told.0);
     assert!(host.now() < Duration::from_secs(60), "the API was silent for {:?}", host.now());
@@ -61,9 +55,7 @@ fn an_announcement_whose_answer_was_lost_is_not_waited_out() {
 fn a_learner_whose_join_was_interrupted_gets_its_vote() {
     let (spec, host) = (spec("cp2"), machine("cp2"));
     host.cluster.borrow_mut().learner = Some("https://10.0.0.12:2380".into());
-    let mut told = Told::default();
-    let facts = facts(&spec, &host);
-    let status = apply(&spec, &facts, &plan(&spec, &facts), &host, &mut told);
+    let (status, told) = run_told(&spec, &host);
     assert_eq!(status.state, State::Done, "{:?}", status.failure);
     assert!(told.0.iter().any(|line| line.contains("has got its vote")), "{:?}", told.0);
     assert_eq!(host.cluster.borrow().learner, None);

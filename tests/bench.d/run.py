@@ -22,9 +22,7 @@ AGENTS_KUBEADM = re.compile(rb"kindling\[\d+/\d+\] (init|join): waiting: kubeadm
 
 
 def need_tools(driver):
-    packages = "systemd-nspawn:systemd-container ip:iproute2"
-    command = "image/qemu-packages" if driver == "qemu" else f". tests/lib/packages.sh && need_packages {packages}"
-    subprocess.run(["bash", "-c", command], check=True)
+    subprocess.run(["bash", "-c", f". tests/lib/packages.sh && need_driver {driver}"], check=True)
 
 
 def rendered(inputs):

@@ -21,6 +21,14 @@ need_packages() {
     return "$rc"
 }
 
+# What `kindling up --driver $1` starts machines with.
+need_driver() {
+    case $1 in
+        qemu) image/qemu-packages >&2 ;;
+        *) need_packages systemd-nspawn:systemd-container ip:iproute2 ;;
+    esac
+}
+
 apt_install() {
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
 }

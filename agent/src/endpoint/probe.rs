@@ -91,11 +91,12 @@ fn ask(stream: &mut Option<TcpStream>, address: SocketAddr, deadline: Duration) 
 fn answer(stream: &mut TcpStream, deadline: Duration) -> io::Result<[u8; 12]> {
     // A socket's own timeout ends up to 36 ms late on a kernel of 250 Hz (its timer wheel), which looks like a busy
     // machine; poll(2) has a finer clock.
-    let patience = PollTimeout::try_from(deadline.max(LEAST)).map_err(io::Error::other)?;
+    let deadline = deadline.max(LEAST);
+    let patience = PollTimeout::try_from(deadline).map_err(io::Error::other)?;
     if poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLIN)], patience)? == 0 {
         return Err(ErrorKind::TimedOut.into());
     }
-    stream.set_read_timeout(Some(deadline.max(LEAST)))?;
+    stream.set_read_timeout(Some(deadline))?;
     let mut answer = [0; 12];
     stream.read_exact(&mut answer)?;
     Ok(answer)

@@ -78,6 +78,12 @@ fn members(etcd: &Etcd<'_>, spec: &NodeSpec) -> Result<(Ipv4Addr, Vec<Member>), 
     Err(format!("no etcd member answers: {}", reasons.join(", ")))
 }
 
+/// This machine's member, and who told of it.
+fn own_member(etcd: &Etcd<'_>, spec: &NodeSpec) -> Option<(Ipv4Addr, Member)> {
+    let (teller, members) = members(etcd, spec).ok()?;
+    Some((teller, member_at(&members, spec.address())?.clone()))
+}
+
 /// The members, if this machine's is one of them and must be started rather than removed: its data is here, or it was
 /// announced and without it there is no quorum to remove anybody.
 fn announced_before(cx: &mut Context<'_>, etcd: &Etcd<'_>) -> Result<Option<Vec<Member>>, StepError> {
@@ -302,8 +308,7 @@ fn wait_until_it_runs(
 /// kubeadm of 1.29 and newer adds members that have no vote, and gives it to them once they have caught up. Where it was
 /// interrupted before, nobody would.
 fn promoted(etcd: &Etcd<'_>, spec: &NodeSpec) -> bool {
-    let Ok((teller, members)) = members(etcd, spec) else { return false };
-    member_at(&members, spec.address()).is_some_and(|own| own.learner && etcd.promote(teller, own.id).is_ok())
+    own_member(etcd, spec).is_some_and(|(teller, own)| own.learner && etcd.promote(teller, own.id).is_ok())
 }
 
 /// The member did not start in time. One that never started is taken out again, where the others can do without it.
@@ -315,10 +320,8 @@ fn give_up(
 ) -> Result<StepError, StepError> {
     let (host, spec) = (cx.host, cx.spec);
     let remedy = "`journalctl -b -u kubelet` and the containers' logs in /var/log/pods say why; the machine may be starved: raise [deadlines] kubeadm";
-    let never_started = members(etcd, spec)
-        .ok()
-        .and_then(|(teller, members)| Some((teller, member_at(&members, spec.address())?.clone())))
-        .filter(|(teller, own)| !own.started && etcd.answers(*teller).is_ok());
+    let never_started =
+        own_member(etcd, spec).filter(|(teller, own)| !own.started && etcd.answers(*teller).is_ok());
     let Some((teller, own)) = never_started else { return Ok(StepError::passing(late.cause, remedy)) };
     let before = read_text(host, REMOVED).unwrap_or_default();
     if before.lines().count() >= MOST_REMOVALS {

@@ -99,8 +99,14 @@ impl Observer for Told {
 }
 
 pub fn run(spec: &NodeSpec, host: &Fake) -> Status {
-    let facts = facts(spec, host);
-    apply(spec, &facts, &plan(spec, &facts), host, &mut Told::default())
+    run_told(spec, host).0
+}
+
+/// The outcome, and what was said on the way to it.
+pub fn run_told(spec: &NodeSpec, host: &Fake) -> (Status, Told) {
+    let (facts, mut told) = (facts(spec, host), Told::default());
+    let status = apply(spec, &facts, &plan(spec, &facts), host, &mut told);
+    (status, told)
 }
 
 /// The role file of a node, as cloud-init writes it and keeps it.
