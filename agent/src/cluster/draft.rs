@@ -124,6 +124,19 @@ pub struct Draft {
     ))]
     pub cert_sans: Option<Vec<HostOrAddress>>,
 
+    /// Flags of the API server that are your own, by name, without the dashes in front: audit log, OIDC, admission. They
+    /// count from `kubeadm init` on, for every control plane; a running cluster keeps those that it was made with. A
+    /// file that a flag names must be where the API server's pod sees it, under /etc/kubernetes/pki or /etc/ssl/certs.
+    /// Not for secrets: everybody on a control plane sees a process's flags. What kubeadm itself sets, so that the
+    /// cluster's parts find and trust one another, is refused.
+    #[schemars(example = BTreeMap::from([("audit-log-path", "-"), ("event-ttl", "24h")]), extend(
+        "default" = {},
+        "propertyNames" = { "pattern": "^[a-z][a-z0-9-]*[a-z0-9]$" },
+        "additionalProperties" = { "type": "string" },
+        "x-source" = "https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/ (kubeadm's apiServer.extraArgs)"
+    ))]
+    pub api_server_args: Option<BTreeMap<String, String>>,
+
     #[schemars(required)]
     pub endpoint: Option<EndpointDraft>,
 

@@ -3,6 +3,7 @@
 //! A [`Cluster`] comes only from [`Cluster::parse`], so whoever holds one holds a validated one. What is
 //! rendered from it is a function of the two files alone: the same inputs give the same bytes.
 
+mod arguments;
 mod assemble;
 mod check;
 mod check_endpoint;
@@ -60,6 +61,8 @@ pub struct Cluster {
     /// 0 means for ever.
     pub token_ttl_hours: u32,
     pub cert_sans: Vec<HostOrAddress>,
+    /// Flags of the API server, without their dashes, beside those that kubeadm gives it.
+    pub api_server_args: BTreeMap<String, String>,
     pub endpoint: Endpoint,
     pub network: Network,
     pub deadlines: Deadlines,

@@ -5,7 +5,7 @@
 use serde::de::DeserializeOwned;
 
 pub use super::draft::{At, Draft, EndpointDraft, NetworkDraft, NodeDraft, VrrpDraft};
-use super::{Cluster, STATS_PORT, check, labels, placement};
+use super::{Cluster, STATS_PORT, arguments, check, labels, placement};
 use crate::input::{Problem, Report, Section, Source};
 use crate::role::file::{Deadlines, Registry};
 use crate::role::types::*;
@@ -59,6 +59,7 @@ fn draft(root: &mut Section<'_, '_>) -> Draft {
         addons: root.optional("addons", "write a list of names, as in [\"flannel\"], or [] for none"),
         token_ttl_hours: root.optional("token_ttl_hours", "write whole hours; 0 means for ever"),
         cert_sans: root.optional("cert_sans", "write a list of host names and addresses"),
+        api_server_args: root.section("api_server_args").map(arguments::read),
         endpoint: root
             .required_section("endpoint", "say in [endpoint] where the API answers: by, vip, host")
             .map(read_endpoint),

@@ -125,6 +125,7 @@ pub fn role_file(cluster: &Cluster, secrets: &Secrets, node: &Node) -> role::Rol
             first: node.first,
             peers: addresses(cluster.with_role(RoleName::ControlPlane), node),
             cert_sans: cluster.cert_sans.clone(),
+            api_server_args: cluster.api_server_args.clone(),
             token_ttl_hours: cluster.token_ttl_hours,
         }),
         etcd: etcd(cluster, node.role),

@@ -114,8 +114,14 @@ fn init_configuration(spec: &NodeSpec, cp: &ControlPlaneRole, api: ConfigApi, en
 
 fn cluster_configuration(spec: &NodeSpec, cp: &ControlPlaneRole, api: ConfigApi, env: &Environment) -> Map {
     let kubernetes = &cp.kubernetes;
+    let args = &cp.api_server_args;
     let api_server = Map::new()
         .with("certSANs", certificate_names(spec, cp))
+        .with_some(
+            "extraArgs",
+            (!args.is_empty())
+                .then(|| api.arguments(args.iter().map(|(name, value)| (name.as_str(), value.clone())))),
+        )
         .with_some("timeoutForControlPlane", (api < ConfigApi::V1beta4).then(|| half(env)));
     let controller_manager =
         Map::new().with("extraArgs", api.arguments([("flex-volume-plugin-dir", VOLUME_PLUGINS.to_owned())]));

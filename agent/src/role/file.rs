@@ -165,6 +165,10 @@ pub struct ControlPlane {
     pub cert_sans: Vec<HostOrAddress>,
     /// Life of the bootstrap token from init on, in hours; 0 means for ever.
     pub token_ttl_hours: u32,
+    /// Flags of the API server, without their dashes, beside those that kubeadm gives it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(default)]
+    pub api_server_args: BTreeMap<String, String>,
 }
 
 /// An external etcd cluster.
@@ -361,12 +365,14 @@ fn read_control_plane(mut s: Section<'_, '_>) -> Option<ControlPlane> {
     let first = s.required("first", RENDER);
     let peers = s.required("peers", RENDER);
     let cert_sans = s.optional("cert_sans", RENDER);
+    let api_server_args = s.optional("api_server_args", RENDER);
     let token_ttl_hours = s.required("token_ttl_hours", RENDER);
     s.finish();
     Some(ControlPlane {
         first: first?,
         peers: peers?,
         cert_sans: cert_sans.unwrap_or_default(),
+        api_server_args: api_server_args.unwrap_or_default(),
         token_ttl_hours: token_ttl_hours?,
     })
 }

@@ -72,6 +72,7 @@ pub struct ControlPlaneRole {
     pub first: bool,
     pub peers: Vec<Ipv4Addr>,
     pub cert_sans: Vec<HostOrAddress>,
+    pub api_server_args: BTreeMap<String, String>,
     pub token_ttl_hours: u32,
     pub pki: ControlPlanePki,
     /// Where the VIP may live on this machine (`stacked`).
@@ -444,6 +445,7 @@ impl NodeSpec {
                         first: control_plane.first,
                         peers: control_plane.peers,
                         cert_sans: control_plane.cert_sans,
+                        api_server_args: control_plane.api_server_args,
                         token_ttl_hours: control_plane.token_ttl_hours,
                         pki: ControlPlanePki {
                             ca_key: pki.ca_key?,

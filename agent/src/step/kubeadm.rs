@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Context;
+use super::{Context, last_words};
 use crate::error::StepError;
 use crate::host::{Command, CommandError, Host, exists, read_text};
 use crate::kube::Server;
@@ -147,7 +147,8 @@ fn run_watched(
             }
             _ => format!("{LOG_FILE} has kubeadm's output; `journalctl -b -u kubelet` and `crictl ps -a` say what the kubelet did"),
         };
-        StepError::passing(cx.spec.mask(&error.to_string()), remedy)
+        let why = last_words::of_control_plane(cx.host);
+        StepError::passing(cx.spec.mask(&format!("{error}{why}")), remedy)
     })
 }
 

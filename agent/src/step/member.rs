@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::join::JoinEtcd;
-use super::{Context, files, kubeadm};
+use super::{Context, files, kubeadm, last_words};
 use crate::access::Access;
 use crate::error::StepError;
 use crate::etcd::{Etcd, Member, member_at};
@@ -319,14 +319,15 @@ fn give_up(
     late: StepError,
 ) -> Result<StepError, StepError> {
     let (host, spec) = (cx.host, cx.spec);
+    let cause = spec.mask(&format!("{}{}", late.cause, last_words::of_control_plane(host)));
     let remedy = "`journalctl -b -u kubelet` and the containers' logs in /var/log/pods say why; the machine may be starved: raise [deadlines] kubeadm";
     let never_started =
         own_member(etcd, spec).filter(|(teller, own)| !own.started && etcd.answers(*teller).is_ok());
-    let Some((teller, own)) = never_started else { return Ok(StepError::passing(late.cause, remedy)) };
+    let Some((teller, own)) = never_started else { return Ok(StepError::passing(cause, remedy)) };
     let before = read_text(host, REMOVED).unwrap_or_default();
     if before.lines().count() >= MOST_REMOVALS {
         return Ok(StepError::lasting(
-            format!("{}; it was added and taken out again {MOST_REMOVALS} times", late.cause),
+            format!("{cause}; it was added and taken out again {MOST_REMOVALS} times"),
             remedy,
         ));
     }
@@ -336,7 +337,7 @@ fn give_up(
     remove(host, kubeadm::ETCD_MANIFEST)?;
     etcd.remove(teller, own.id, cx.waiting, &|| keep(lock))?;
     remove(host, DATA)?;
-    Ok(StepError::passing(format!("{}; it was taken out again, and is added anew", late.cause), remedy))
+    Ok(StepError::passing(format!("{cause}; it was taken out again, and is added anew"), remedy))
 }
 
 /// Looks whether the kubelet starts the member. A kubelet of 1.20 and 1.21 that does not know its disk yet refuses the

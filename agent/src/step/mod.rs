@@ -12,6 +12,7 @@ pub mod init;
 pub mod join;
 pub mod kernel;
 pub mod kubeadm;
+pub mod last_words;
 pub mod member;
 pub mod publish;
 pub mod ready;
