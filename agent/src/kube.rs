@@ -209,19 +209,18 @@ impl Kube {
 fn is_of_another_time(error: &reqwest::Error) -> bool {
     use rustls::CertificateError as Why;
     let mut next = std::error::Error::source(error);
-    while let Some(source) = next {
-        // An io::Error hides what it wraps from its sources.
-        let wrapped = source.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
-        let tls = wrapped
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-            .or_else(|| source.downcast_ref::<rustls::Error>());
-        if let Some(rustls::Error::InvalidCertificate(why)) = tls {
+    while let Some(error) = next {
+        if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
             return matches!(
                 why,
                 Why::Expired | Why::ExpiredContext { .. } | Why::NotValidYet | Why::NotValidYetContext { .. }
             );
         }
-        next = source.source();
+        // An io::Error, which may stand in another one, names not what it wraps as its source, but that one's.
+        next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
     }
     false
 }
