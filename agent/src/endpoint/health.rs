@@ -37,7 +37,7 @@ impl Rules {
             // half a second, so that two load balancers notice the same thing before one reacts to it.
             Check::Proxy => Self {
                 pause: Duration::from_millis(50),
-                deadline: Duration::from_millis(280),
+                deadline: Duration::from_millis(240),
                 refused: 2,
                 silent: 1,
                 late: 6,

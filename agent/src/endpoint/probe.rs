@@ -69,7 +69,7 @@ fn proxy(address: SocketAddr, deadline: Duration) -> Outcome {
     if outcome == Outcome::Silent && start.elapsed() > deadline + OWN_DELAY {
         // The proxy may have been stopped as this process was. A millisecond is enough for it, so a busy machine, where
         // every look is late, does not hide one that is frozen.
-        let (again, start) = (deadline / 4, Instant::now());
+        let (again, start) = (deadline / 6, Instant::now());
         outcome = judge(stream.as_mut().map_or_else(|| ask(&mut None, address, again), |s| answer(s, again)));
         if outcome == Outcome::Silent && start.elapsed() > again * 2 {
             outcome = Outcome::Late;
