@@ -1,6 +1,6 @@
 //! What a control plane's containers said before they ended: kubeadm waits for them, and knows only that they do not answer.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::host::{Host, read_text};
 
@@ -29,9 +29,9 @@ fn last_error(host: &dyn Host, component: &str) -> Option<String> {
         .map(|pod| Path::new(LOGS).join(pod).join(component))
         .filter_map(|folder| Some((names(&folder).iter().filter_map(|n| attempt(n)).max()?, folder)))
         .max()?;
-    // The newest one may run, or have begun to say the same.
-    let ended: PathBuf = folder.join(format!("{}.log", attempt.checked_sub(1)?));
-    let log = read_text(host, &ended)?;
+    // The newest one may run. The kubelet keeps one that ended: while it waits before the next start, that is the newest.
+    let log_of = |attempt: u32| read_text(host, &folder.join(format!("{attempt}.log")));
+    let log = log_of(attempt.checked_sub(1)?).or_else(|| log_of(attempt))?;
     let lines: Vec<String> = log.lines().map(text).filter(|line| !line.trim().is_empty()).collect();
     let line = lines.iter().rfind(|line| is_error(line)).or(lines.last())?;
     Some(line.trim().chars().take(MOST_CHARACTERS).collect())
@@ -90,7 +90,6 @@ mod tests {
                 "kube-apiserver-cp1_2a/kube-apiserver/3.log",
                 "2026-11-26T16:01:02.003Z stderr F Error: unknown flag: --evnt-ttl\n2026-11-26T16:01:02.004Z stderr F Usage:\n",
             ),
-            ("kube-apiserver-cp1_2a/kube-apiserver/4.log", ""),
         ]));
         assert_eq!(said, "; kube-apiserver ended, and said last: Error: unknown flag: --evnt-ttl");
     }
