@@ -30,7 +30,7 @@ fn last_error(host: &dyn Host, component: &str) -> Option<String> {
         .filter_map(|folder| Some((names(&folder).iter().filter_map(|n| attempt(n)).max()?, folder)))
         .max()?;
     // The newest one may run. The kubelet keeps one that ended: while it waits before the next start, that is the newest.
-    let log_of = |attempt: u32| read_text(host, &folder.join(format!("{attempt}.log")));
+    let log_of = |attempt: u32| read_text(host, folder.join(format!("{attempt}.log")));
     let log = log_of(attempt.checked_sub(1)?).or_else(|| log_of(attempt))?;
     let lines: Vec<String> = log.lines().map(text).filter(|line| !line.trim().is_empty()).collect();
     let line = lines.iter().rfind(|line| is_error(line)).or(lines.last())?;
