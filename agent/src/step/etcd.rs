@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::etcd_health::{ASK, health, identity};
-use super::{Context, Found, files};
+use super::{Context, Found, files, last_words};
 use crate::error::StepError;
 use crate::etcd::{self, member_at};
 use crate::host::{Command, Host, exists};
@@ -168,16 +168,11 @@ fn start(cx: &mut Context<'_>) -> Result<(), StepError> {
         },
         |reason| {
             StepError::passing(
-                format!("{reason}{}", last_words(host)),
+                format!("{reason}{}", last_words::of_unit(host, UNIT)),
                 format!("`journalctl -b -u {UNIT}` has the whole of it"),
             )
         },
     )
-}
-
-fn last_words(host: &dyn Host) -> String {
-    let journal = host.run(&Command::query("journalctl", ["-b", "-o", "cat", "-n", "5", "-u", UNIT]));
-    journal.map(|o| format!("\n{}", o.stdout.trim())).unwrap_or_default()
 }
 
 /// What another member's machine says: its etcd, or before that its agent.

@@ -1,8 +1,8 @@
-//! What a control plane's containers said before they ended: kubeadm waits for them, and knows only that they do not answer.
+//! What a component said before it ended. Whoever waits for it knows only that it does not answer.
 
 use std::path::Path;
 
-use crate::host::{Host, read_text};
+use crate::host::{Command, Host, read_text};
 
 /// Where the kubelet has the runtime write what containers print: NAMESPACE_POD_UID/CONTAINER/ATTEMPT.log, with an attempt
 /// for each start of the container.
@@ -11,6 +11,12 @@ const LOGS: &str = "/var/log/pods";
 const COMPONENTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 /// A line of a log may be a whole object of the API.
 const MOST_CHARACTERS: usize = 400;
+
+/// For an error's text: the end of a unit's journal. Empty if it cannot be read.
+pub fn of_unit(host: &dyn Host, unit: &str) -> String {
+    let journal = host.run(&Command::query("journalctl", ["-b", "-o", "cat", "-n", "5", "-u", unit]));
+    journal.map(|o| format!("\n{}", o.stdout.trim())).unwrap_or_default()
+}
 
 /// For an error's text: the first component that was started anew, and its last error before that. Empty if none was.
 pub fn of_control_plane(host: &dyn Host) -> String {
@@ -60,8 +66,7 @@ fn text(line: &str) -> String {
 /// klog's errors and fatal errors (E1126 16:01:02...), cobra's, zap's, and a panic.
 fn is_error(line: &str) -> bool {
     let klog = line.starts_with(['E', 'F'])
-        && line.bytes().skip(1).take(4).all(|b| b.is_ascii_digit())
-        && line.len() > 5;
+        && line.get(1..5).is_some_and(|date| date.bytes().all(|b| b.is_ascii_digit()));
     klog || ["Error:", "error:", "panic:", "fatal error:"].iter().any(|word| line.starts_with(word))
         || ["\"level\":\"fatal\"", "\"level\":\"panic\""].iter().any(|level| line.contains(level))
 }
