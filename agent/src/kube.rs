@@ -139,8 +139,17 @@ impl Kube {
         self.send(&Request::get(path))
     }
 
+    /// Within another time than that of all requests. The connection is the same.
+    pub fn get_within(&self, path: &str, timeout: Duration) -> Result<String, KubeError> {
+        self.send_within(&Request::get(path), Some(timeout))
+    }
+
     /// The body of a 2xx answer.
     pub fn send(&self, what: &Request<'_>) -> Result<String, KubeError> {
+        self.send_within(what, None)
+    }
+
+    fn send_within(&self, what: &Request<'_>, timeout: Option<Duration>) -> Result<String, KubeError> {
         let url = self.url(what.path);
         let mut request = match what.method {
             Method::Get => self.client.get(url),
@@ -149,6 +158,9 @@ impl Kube {
             Method::Patch => self.client.patch(url).header(CONTENT_TYPE, "application/merge-patch+json"),
             Method::Delete => self.client.delete(url),
         };
+        if let Some(timeout) = timeout {
+            request = request.timeout(timeout);
+        }
         if let Some(token) = &self.bearer {
             request = request.bearer_auth(token.expose());
         }

@@ -23,6 +23,9 @@ pub enum Outcome {
 pub struct Rules {
     pub pause: Duration,
     pub deadline: Duration,
+    /// The deadline when the verdict is out: nothing hangs on the next answer, and each handshake that is given up and
+    /// begun again takes the server's time from those that would succeed.
+    pub patience: Duration,
     refused: u32,
     silent: u32,
     late: u32,
@@ -31,6 +34,11 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// After so many silent checks in a row the verdict is out, whoever was late.
+    pub fn decided(&self) -> u32 {
+        self.silent.max(self.late)
+    }
+
     pub fn of(check: Check) -> Self {
         match check {
             // A proxy answers by itself within a millisecond. That it has no server is believed after
@@ -38,6 +46,7 @@ impl Rules {
             Check::Proxy => Self {
                 pause: Duration::from_millis(50),
                 deadline: Duration::from_millis(240),
+                patience: Duration::from_millis(240),
                 refused: 2,
                 silent: 1,
                 late: 6,
@@ -48,6 +57,7 @@ impl Rules {
             Check::ApiServer => Self {
                 pause: Duration::from_millis(200),
                 deadline: Duration::from_secs(2),
+                patience: Duration::from_secs(20),
                 refused: 2,
                 silent: 2,
                 late: 4,

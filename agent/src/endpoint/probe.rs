@@ -18,9 +18,15 @@ const OWN_DELAY: Duration = Duration::from_millis(20);
 /// 0 would mean no deadline at all.
 const LEAST: Duration = Duration::from_millis(1);
 
+/// A busy API server is asked less often: `/readyz` takes a fifth of its time at most, and no pause is longer than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 pub struct Probe {
     rules: Rules,
     target: Target,
+    pause: Duration,
+    /// How many checks in a row nobody answered.
+    silent: u32,
 }
 
 enum Target {
@@ -33,29 +39,34 @@ impl Probe {
         let target = match (check, address.ip()) {
             (Check::ApiServer, IpAddr::V4(ip)) => {
                 let server = Server::at(ca, ip, address.port());
-                Target::ApiServer(Box::new(Kube::new(server, Credentials::Anonymous, rules.deadline)?))
+                Target::ApiServer(Box::new(Kube::new(server, Credentials::Anonymous, rules.patience)?))
             }
             _ => Target::Proxy(address),
         };
-        Ok(Self { rules, target })
+        Ok(Self { rules, target, pause: rules.pause, silent: 0 })
     }
 
     /// Pauses, then asks.
-    pub fn ask(&self) -> Outcome {
+    pub fn ask(&mut self) -> Outcome {
         let begin = Instant::now();
-        std::thread::sleep(self.rules.pause);
+        std::thread::sleep(self.pause);
         match &self.target {
             Target::Proxy(address) => proxy(*address, self.rules.deadline),
             Target::ApiServer(kube) => {
+                let decided = self.silent >= self.rules.decided();
+                let deadline = if decided { self.rules.patience } else { self.rules.deadline };
                 let start = Instant::now();
-                let late = || {
-                    start - begin > self.rules.pause + OWN_DELAY
-                        || start.elapsed() > self.rules.deadline + OWN_DELAY
-                };
-                match api_server(kube) {
-                    Outcome::Silent if late() => Outcome::Late,
-                    outcome => outcome,
+                let outcome = api_server(kube, deadline);
+                let took = start.elapsed();
+                let late = start - begin > self.pause + OWN_DELAY || took > deadline + OWN_DELAY;
+                if outcome == Outcome::Silent {
+                    self.silent = self.silent.saturating_add(1);
+                    self.pause = self.rules.pause;
+                    return if late { Outcome::Late } else { outcome };
                 }
+                self.silent = 0;
+                self.pause = (took * 4).clamp(self.rules.pause, LONGEST_PAUSE);
+                outcome
             }
         }
     }
@@ -111,8 +122,8 @@ fn judge(answer: io::Result<[u8; 12]>) -> Outcome {
     }
 }
 
-fn api_server(kube: &Kube) -> Outcome {
-    match kube.get("/readyz") {
+fn api_server(kube: &Kube, deadline: Duration) -> Outcome {
+    match kube.get_within("/readyz", deadline) {
         Ok(_) => Outcome::Healthy,
         // Whoever forbids strangers to ask has at least answered, with the cluster's certificate.
         Err(KubeError::Status { status: 401 | 403, .. }) => Outcome::Healthy,
@@ -129,17 +140,65 @@ fn api_server(kube: &Kube) -> Outcome {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::sync::Arc;
+
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::{ServerConfig, ServerConnection, StreamOwned};
+    use time::OffsetDateTime;
 
     use super::*;
+    use crate::cluster::pki::{Leaf, authority, issue};
 
     /// One after the other: where a look ends decides when the next one does.
     #[test]
     fn a_frozen_proxy_is_no_busy_machine() {
         let frozen = TcpListener::bind("127.0.0.1:0").unwrap();
         let rules = Rules::of(Check::Proxy);
-        let probe = Probe::new(Check::Proxy, frozen.local_addr().unwrap(), rules, "").unwrap();
+        let mut probe = Probe::new(Check::Proxy, frozen.local_addr().unwrap(), rules, "").unwrap();
         for _ in 0..4 {
             assert_eq!(probe.ask(), Outcome::Silent);
         }
+    }
+
+    /// On an emulated or starved machine: every handshake takes its time, also of a client that is gone.
+    fn busy_server(handshake: Duration) -> (SocketAddr, String) {
+        let ca = authority("kubernetes", OffsetDateTime::now_utc()).unwrap();
+        let names = ["127.0.0.1".to_owned()];
+        let life = time::Duration::days(1);
+        let leaf =
+            Leaf { common_name: "kube-apiserver", organization: None, names: &names, server: true, life };
+        let pair = issue(&ca, &leaf, OffsetDateTime::now_utc()).unwrap();
+        let certificate = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(pair.key.expose().as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = Arc::new(config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                std::thread::sleep(handshake);
+                let mut stream =
+                    StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), stream.unwrap());
+                while stream.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                }
+            }
+        });
+        (address, ca.certificate)
+    }
+
+    #[test]
+    fn an_api_server_whose_handshakes_take_seconds_is_reached_in_the_end_and_kept() {
+        let (address, ca) = busy_server(Duration::from_millis(2500));
+        let rules = Rules::of(Check::ApiServer);
+        let mut probe = Probe::new(Check::ApiServer, address, rules, &ca).unwrap();
+        for _ in 0..rules.decided() {
+            assert_eq!(probe.ask(), Outcome::Silent);
+        }
+        // The second one would take as long as the first if the connection had not been kept.
+        assert_eq!([probe.ask(), probe.ask()], [Outcome::Healthy; 2]);
     }
 }

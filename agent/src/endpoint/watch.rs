@@ -24,7 +24,7 @@ use crate::status::VipMove;
 const STATE_FILE: &str = "/run/kindling/endpoint/state.json";
 /// So many moves are kept.
 const MOVES: usize = 64;
-/// systemd is told that all goes well while checks come in; they take two seconds at most.
+/// systemd is told that all goes well while checks come in, none of them so much later than it may.
 const STALE: Duration = Duration::from_secs(5);
 
 enum Event {
@@ -63,12 +63,12 @@ pub fn run(ca_file: &Path) -> io::Result<()> {
     }
     let (Some(check_what), Some(address)) = (config.check, config.address) else { only_learn() };
     let rules = Rules::of(check_what);
-    let probe = Probe::new(check_what, address, rules, &ca).map_err(|error| other(error.to_string()))?;
+    let mut probe = Probe::new(check_what, address, rules, &ca).map_err(|error| other(error.to_string()))?;
 
     let (send, receive) = channel();
     let states = send.clone();
     thread::spawn(move || listen(&states));
-    thread::spawn(move || check(&probe, &send));
+    thread::spawn(move || check(&mut probe, &send));
     decide(&receive, rules)
 }
 
@@ -82,7 +82,7 @@ fn only_learn() -> ! {
     }
 }
 
-fn check(probe: &Probe, send: &Sender<Event>) {
+fn check(probe: &mut Probe, send: &Sender<Event>) {
     while send.send(Event::Checked(probe.ask())).is_ok() {}
 }
 
@@ -161,7 +161,7 @@ fn decide(receive: &Receiver<Event>, rules: Rules) -> io::Result<()> {
         if state != before {
             state.save()?;
         }
-        if now() - checked < STALE.as_secs_f64() {
+        if now() - checked < (rules.patience + STALE).as_secs_f64() {
             systemd.tell("WATCHDOG=1");
         }
     }
