@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use time::OffsetDateTime;
 
 use crate::cluster::pki::{self, Leaf, Pair};
 use crate::host::{Host, date};
@@ -90,7 +91,12 @@ fn config(host: &dyn Host, spec: &NodeSpec, authority: &Pair) -> Result<ServerCo
         server: true,
         life: time::Duration::days(1),
     };
-    let pair = pki::issue(authority, &leaf, date(host)).map_err(|e| e.to_string())?;
+    server_config(authority, &leaf, date(host))
+}
+
+/// Of a server that shows a certificate of `ca`, made for it now.
+pub fn server_config(ca: &Pair, leaf: &Leaf<'_>, now: OffsetDateTime) -> Result<ServerConfig, String> {
+    let pair = pki::issue(ca, leaf, now).map_err(|e| e.to_string())?;
     let certificate =
         CertificateDer::from_pem_slice(pair.certificate.as_bytes()).map_err(|e| e.to_string())?;
     // The error may quote the key, so it is not passed on.

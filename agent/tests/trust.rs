@@ -5,11 +5,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use kindling::cluster::Pair;
-use kindling::cluster::pki::{Leaf, authority, issue};
+use kindling::cluster::pki::{Leaf, authority};
 use kindling::kube::{Credentials, Kube, KubeError, Server};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection};
+use kindling::room::server_config;
+use rustls::ServerConnection;
 use time::{Duration, OffsetDateTime};
 
 const NAME: &str = "kubeapi.kindling.test";
@@ -20,20 +19,12 @@ fn server(ca: &Pair, made: OffsetDateTime) -> SocketAddr {
     let names = [NAME.to_owned(), "127.0.0.1".to_owned()];
     let leaf =
         Leaf { common_name: "kube-apiserver", organization: None, names: &names, server: true, life: YEAR };
-    let pair = issue(ca, &leaf, made).unwrap();
-    let certificate = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(pair.key.expose().as_bytes()).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
+    let config = Arc::new(server_config(ca, &leaf, made).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut connection = ServerConnection::new(Arc::new(config.clone())).unwrap();
+            let mut connection = ServerConnection::new(config.clone()).unwrap();
             let _ = connection.complete_io(&mut stream.unwrap());
         }
     });

@@ -24,7 +24,7 @@ use crate::status::VipMove;
 const STATE_FILE: &str = "/run/kindling/endpoint/state.json";
 /// So many moves are kept.
 const MOVES: usize = 64;
-/// systemd is told that all goes well while checks come in, none of them so much later than it may.
+/// systemd is told that all goes well until the next check is so much later than its deadline allows.
 const STALE: Duration = Duration::from_secs(5);
 
 enum Event {
