@@ -87,10 +87,8 @@ impl Facts {
     pub fn gather(spec: &NodeSpec, host: &dyn Host) -> std::io::Result<Self> {
         let (interfaces, default_gateway) = network()?;
         let mut facts = Self { interfaces, default_gateway, ..Self::gather_files(host) };
+        facts.memory_mb = memory_mb()?;
         let mut system = sysinfo::System::new().map_err(std::io::Error::other)?;
-        system.refresh_memory();
-        // Mebibytes, as kubeadm's preflight counts them.
-        facts.memory_mb = system.total_memory() / 1024 / 1024;
         system.refresh_cpu_list(sysinfo::CpuRefreshKind::nothing());
         facts.cpus = system.cpus().len();
         facts.disk_free = nix::sys::statvfs::statvfs("/var").ok().map(|disk| {
@@ -254,6 +252,13 @@ fn firewalls(host: &dyn Host) -> Vec<String> {
         }
     }
     found
+}
+
+/// The machine's memory in MiB, as kubeadm's preflight counts it.
+pub fn memory_mb() -> std::io::Result<u64> {
+    let mut system = sysinfo::System::new().map_err(std::io::Error::other)?;
+    system.refresh_memory();
+    Ok(system.total_memory() / 1024 / 1024)
 }
 
 /// Links, their IPv4 addresses and the default gateway, by rtnetlink.

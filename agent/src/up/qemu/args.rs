@@ -15,6 +15,19 @@ pub enum Accelerator {
     Tcg,
 }
 
+/// In MiB; QEMU's own, and the most that it takes for an x86 host (tcg/region.c).
+const BUFFER: u64 = 1024;
+const LARGEST_BUFFER: u64 = 2047;
+
+/// How many MiB of translated code a machine may keep. A control plane's is about 1.1 GiB: with QEMU's 1 GiB all of it
+/// is thrown away and translated again every few minutes, which stops the API server for seconds each time. More only
+/// where the host has it to spare, beside the guests and 2 GiB for itself.
+pub fn buffer(host_mb: u64, machines: &[Machine]) -> u64 {
+    let guests: u64 = machines.iter().map(|machine| u64::from(machine.memory_mb)).sum();
+    let count = u64::try_from(machines.len()).unwrap_or(u64::MAX).max(1);
+    (host_mb.saturating_sub(guests + 2048) / count).clamp(BUFFER, LARGEST_BUFFER)
+}
+
 /// UEFI firmware: code that all machines share, and the template of each one's variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Firmware {
@@ -26,11 +39,17 @@ fn folder(machine: &Machine) -> String {
     format!("nodes/{}", machine.name)
 }
 
-pub fn machine(machine: &Machine, uuid: &str, accelerator: Accelerator, firmware: &Firmware) -> Vec<String> {
+pub fn machine(
+    machine: &Machine,
+    uuid: &str,
+    accelerator: Accelerator,
+    buffer: u64,
+    firmware: &Firmware,
+) -> Vec<String> {
     let folder = folder(machine);
     let (accel, cpu) = match accelerator {
-        Accelerator::Kvm => ("kvm", "host"),
-        Accelerator::Tcg => ("tcg,thread=multi", "max"),
+        Accelerator::Kvm => ("kvm".to_owned(), "host"),
+        Accelerator::Tcg => (format!("tcg,thread=multi,tb-size={buffer}"), "max"),
     };
     let mut args = Args::new("qemu-system-x86_64");
     args.add("-name", &machine.name);
@@ -164,10 +183,10 @@ mod tests {
     #[test]
     fn a_machine_is_started_by_exactly_this() {
         let firmware = Firmware { code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(), vars: String::new() };
-        let line = machine(&node(0, "cp1", 3), "0-0", Accelerator::Tcg, &firmware).join(" ");
+        let line = machine(&node(0, "cp1", 3), "0-0", Accelerator::Tcg, 1930, &firmware).join(" ");
         assert_eq!(
             line,
-            "qemu-system-x86_64 -name cp1 -no-user-config -nodefaults -machine q35 -accel tcg,thread=multi -cpu max \
+            "qemu-system-x86_64 -name cp1 -no-user-config -nodefaults -machine q35 -accel tcg,thread=multi,tb-size=1930 -cpu max \
              -smp 2 -m 2048 -uuid 0-0 -display none \
              -drive if=pflash,unit=0,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd \
              -drive if=pflash,unit=1,format=raw,file=nodes/cp1/vars.fd \
@@ -179,6 +198,14 @@ mod tests {
              -chardev file,id=console,append=on,path=nodes/cp1/console.log -serial chardev:console \
              -qmp unix:nodes/cp1/qmp.sock,server=on,wait=off"
         );
+    }
+
+    #[test]
+    fn translated_code_gets_what_the_host_can_spare() {
+        let machines = plan("10.0.0.0/24").machines;
+        assert_eq!(buffer(4096, &machines), 1024, "QEMU's own is the least");
+        assert_eq!(buffer(9144, &machines), 1500);
+        assert_eq!(buffer(65_536, &machines), 2047, "and QEMU takes no more");
     }
 
     #[test]
