@@ -36,6 +36,12 @@ tell_why() {
         echo "--- $console"
         grep -a 'kindling\[' "$console" | tail -n 12 || true
     done
+    # The machines are removed; what they said may be wanted whole.
+    mkdir -p "$work/failed"
+    for console in "$work"/state/nodes/*/console.log; do
+        cp "$console" "$work/failed/$(basename "$(dirname "$console")").log" || true
+    done
+    echo "whole consoles: $work/failed"
 }
 
 cleanup() {
@@ -47,9 +53,12 @@ cleanup() {
 
 console_has() { grep -aqE "$2" "$work/state/nodes/$1/console.log"; }
 
+# What a topology's machines have otherwise than by default.
+shape=()
+
 up() {
     "$kindling" up --driver "$driver" --cluster "$work/cluster.toml" --seeds "$work/seeds" --image build/image/test \
-        --state "$work/state" "$@"
+        --state "$work/state" "${shape[@]}" "$@"
 }
 
 power() { "$kindling" power --state "$work/state" "$@"; }
