@@ -79,8 +79,8 @@ fn rendered(spec: &NodeSpec) -> BTreeMap<String, String> {
         Some(ProxyKind::None) | None => {}
     }
     if let Some(role) = spec.etcd() {
-        add("etcd", render::etcd(spec, &role.members, ClusterState::New));
-        add("etcd-rejoining", render::etcd(spec, &role.members, ClusterState::Existing));
+        add("etcd", render::etcd(spec, &role.members, &role.args, ClusterState::New));
+        add("etcd-rejoining", render::etcd(spec, &role.members, &role.args, ClusterState::Existing));
     }
     let Some(kubernetes) = spec.kubernetes() else { return files };
     let in_place = |path: &Path| path.strip_prefix("/etc").unwrap().display().to_string();

@@ -1,4 +1,4 @@
-//! Flags of the API server that are the operator's own.
+//! Flags of the API server and of etcd that are the operator's own.
 
 use std::collections::BTreeMap;
 
@@ -31,12 +31,79 @@ const KUBEADMS: [&str; 22] = [
     "tls-private-key-file",
 ];
 
-pub fn read(mut s: Section<'_, '_>) -> BTreeMap<String, String> {
+/// What kubeadm gives etcd, or Kindling where etcd has machines of its own, so that its members find and trust one
+/// another (kubeadm's cmd/kubeadm/app/phases/etcd/local.go).
+const MEMBERS: [&str; 18] = [
+    "advertise-client-urls",
+    "cert-file",
+    "client-cert-auth",
+    "data-dir",
+    "initial-advertise-peer-urls",
+    "initial-cluster",
+    "initial-cluster-state",
+    "initial-cluster-token",
+    "key-file",
+    "listen-client-urls",
+    "listen-metrics-urls",
+    "listen-peer-urls",
+    "name",
+    "peer-cert-file",
+    "peer-client-cert-auth",
+    "peer-key-file",
+    "peer-trusted-ca-file",
+    "trusted-ca-file",
+];
+
+/// What is wrong with a flag, and the remedy.
+type Refusal = (&'static str, &'static str);
+
+pub fn api_server(mut s: Section<'_, '_>) -> BTreeMap<String, String> {
+    let arguments = read(&mut s, refused_by_api_server);
+    s.finish();
+    arguments
+}
+
+pub fn etcd(mut s: Section<'_, '_>) -> BTreeMap<String, String> {
+    let arguments = read(&mut s, refused_by_etcd);
+    refuse_short_elections(&s, &arguments);
+    s.finish();
+    arguments
+}
+
+/// etcd would end at such values (embed/config.go), when nobody looks any more. Its defaults are not the same on control
+/// planes and on machines of its own, so both are said or neither.
+fn refuse_short_elections(s: &Section<'_, '_>, arguments: &BTreeMap<String, String>) {
+    const HEARTBEAT: &str = "heartbeat-interval";
+    const ELECTION: &str = "election-timeout";
+    const REMEDY: &str = "set both, as whole milliseconds up to 50000, the election timeout to ten times the heartbeat interval";
+    let milliseconds = |key: &str| {
+        let value = arguments.get(key)?.parse::<u64>().ok().filter(|ms| (1..=50_000).contains(ms));
+        if value.is_none() {
+            s.error(key, "is not a number of milliseconds that etcd takes", REMEDY);
+        }
+        value
+    };
+    match (milliseconds(HEARTBEAT), milliseconds(ELECTION)) {
+        (Some(heartbeat), Some(election)) if election < heartbeat * 5 => {
+            s.error(ELECTION, "is less than five times the heartbeat interval, which etcd refuses", REMEDY);
+        }
+        (Some(_), None) if !s.has(ELECTION) => {
+            s.error(HEARTBEAT, "is set without election-timeout, which goes by it", REMEDY);
+        }
+        (None, Some(_)) if !s.has(HEARTBEAT) => {
+            s.error(ELECTION, "is set without heartbeat-interval, by which it goes", REMEDY);
+        }
+        _ => {}
+    }
+}
+
+const QUOTES: &str = "write a text between quotes, as in \"30\" or \"false\"";
+
+fn read(s: &mut Section<'_, '_>, refused: fn(&str) -> Option<Refusal>) -> BTreeMap<String, String> {
     let mut arguments = BTreeMap::new();
     for key in s.keys() {
-        let value: Option<String> =
-            s.optional(&key, "write a text between quotes, as in \"30\" or \"false\"");
-        if let Some((message, remedy)) = refused(&key) {
+        let value: Option<String> = s.optional(&key, QUOTES);
+        if let Some((message, remedy)) = not_a_flag(&key).or_else(|| refused(&key)) {
             s.error(&key, message, remedy);
         }
         let Some(value) = value else { continue };
@@ -49,20 +116,24 @@ pub fn read(mut s: Section<'_, '_>) -> BTreeMap<String, String> {
         }
         arguments.insert(key, value);
     }
-    s.finish();
     arguments
 }
 
-fn refused(name: &str) -> Option<(&'static str, &'static str)> {
-    match name {
-        _ if name.starts_with('-') => Some((
+fn not_a_flag(name: &str) -> Option<Refusal> {
+    if name.starts_with('-') {
+        return Some((
             "is written without the dashes in front",
             "write the flag's name alone, as in audit-log-maxage = \"30\"",
-        )),
-        _ if !is_flag(name) => Some((
-            "is not the name of a flag",
-            "write it as `kube-apiserver --help` does, without the dashes, as in audit-log-maxage",
-        )),
+        ));
+    }
+    (!is_flag(name)).then_some((
+        "is not the name of a flag",
+        "write it as `kube-apiserver --help` and `etcd --help` do, without the dashes, as in audit-log-maxage",
+    ))
+}
+
+fn refused_by_api_server(name: &str) -> Option<Refusal> {
+    match name {
         "service-cluster-ip-range" => Some((
             "is the network of the Services' addresses",
             "set `services` instead, at the top of the file",
@@ -77,6 +148,12 @@ fn refused(name: &str) -> Option<(&'static str, &'static str)> {
         )),
         _ => None,
     }
+}
+
+fn refused_by_etcd(name: &str) -> Option<Refusal> {
+    MEMBERS
+        .contains(&name)
+        .then_some(("has the value by which etcd's members find and trust one another", "leave it out"))
 }
 
 fn is_flag(name: &str) -> bool {

@@ -137,6 +137,18 @@ pub struct Draft {
     ))]
     pub api_server_args: Option<BTreeMap<String, String>>,
 
+    /// Flags of etcd that are your own, by name, without the dashes in front, for every member, on the control planes or on
+    /// machines of its own. For machines that are slow or short of processor: a member that hears nothing of its leader for
+    /// `election-timeout` milliseconds calls an election, and until it is over the API takes no writes. They count from
+    /// the cluster's making on. What the members need to find and trust one another is refused.
+    #[schemars(example = BTreeMap::from([("heartbeat-interval", "500"), ("election-timeout", "5000")]), extend(
+        "default" = {},
+        "propertyNames" = { "pattern": "^[a-z][a-z0-9-]*[a-z0-9]$" },
+        "additionalProperties" = { "type": "string" },
+        "x-source" = "https://etcd.io/docs/v3.5/tuning/ (kubeadm's etcd.local.extraArgs)"
+    ))]
+    pub etcd_args: Option<BTreeMap<String, String>>,
+
     #[schemars(required)]
     pub endpoint: Option<EndpointDraft>,
 

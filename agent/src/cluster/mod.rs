@@ -63,6 +63,8 @@ pub struct Cluster {
     pub cert_sans: Vec<HostOrAddress>,
     /// Flags of the API server, without their dashes, beside those that kubeadm gives it.
     pub api_server_args: BTreeMap<String, String>,
+    /// The same of every etcd member.
+    pub etcd_args: BTreeMap<String, String>,
     pub endpoint: Endpoint,
     pub network: Network,
     pub deadlines: Deadlines,

@@ -59,7 +59,8 @@ fn draft(root: &mut Section<'_, '_>) -> Draft {
         addons: root.optional("addons", "write a list of names, as in [\"flannel\"], or [] for none"),
         token_ttl_hours: root.optional("token_ttl_hours", "write whole hours; 0 means for ever"),
         cert_sans: root.optional("cert_sans", "write a list of host names and addresses"),
-        api_server_args: root.section("api_server_args").map(arguments::read),
+        api_server_args: root.section("api_server_args").map(arguments::api_server),
+        etcd_args: root.section("etcd_args").map(arguments::etcd),
         endpoint: root
             .required_section("endpoint", "say in [endpoint] where the API answers: by, vip, host")
             .map(read_endpoint),

@@ -126,6 +126,11 @@ pub fn role_file(cluster: &Cluster, secrets: &Secrets, node: &Node) -> role::Rol
             peers: addresses(cluster.with_role(RoleName::ControlPlane), node),
             cert_sans: cluster.cert_sans.clone(),
             api_server_args: cluster.api_server_args.clone(),
+            etcd_args: if cluster.with_role(RoleName::Etcd).next().is_some() {
+                BTreeMap::new()
+            } else {
+                cluster.etcd_args.clone()
+            },
             token_ttl_hours: cluster.token_ttl_hours,
         }),
         etcd: etcd(cluster, node.role),
@@ -184,7 +189,10 @@ fn etcd(cluster: &Cluster, role: RoleName) -> Option<role::Etcd> {
     let members: BTreeMap<_, _> =
         cluster.with_role(RoleName::Etcd).map(|n| (n.name.clone(), n.address.ip())).collect();
     let concerned = matches!(role, RoleName::Etcd | RoleName::ControlPlane);
-    (concerned && !members.is_empty()).then_some(role::Etcd { members })
+    (concerned && !members.is_empty()).then(|| role::Etcd {
+        members,
+        args: if role == RoleName::Etcd { cluster.etcd_args.clone() } else { BTreeMap::new() },
+    })
 }
 
 /// Keys are for control planes, and etcd's for its own machines.

@@ -27,8 +27,16 @@ pub enum ClusterState {
     Existing,
 }
 
-/// `members` are all of the cluster: where it exists already, exactly those that it says it has.
-pub fn etcd(spec: &NodeSpec, members: &BTreeMap<DnsName, Ipv4Addr>, state: ClusterState) -> String {
+/// `members` are all of the cluster: where it exists already, exactly those that it says it has. `own` are the operator's
+/// flags; each is the variable of its name (<https://etcd.io/docs/v3.5/op-guide/configuration/>).
+pub fn etcd(
+    spec: &NodeSpec,
+    members: &BTreeMap<DnsName, Ipv4Addr>,
+    own: &BTreeMap<String, String>,
+    state: ClusterState,
+) -> String {
+    let own: BTreeMap<String, String> =
+        own.iter().map(|(flag, value)| (flag.to_uppercase().replace('-', "_"), quoted(value))).collect();
     let address = spec.address();
     let initial: Vec<String> = members.iter().map(|(name, ip)| format!("{name}={}", peer_url(*ip))).collect();
     let mut text = String::from(WRITTEN_BY);
@@ -37,7 +45,7 @@ pub fn etcd(spec: &NodeSpec, members: &BTreeMap<DnsName, Ipv4Addr>, state: Clust
         if !comment.is_empty() {
             let _ = writeln!(text, "# {comment}");
         }
-        for (name, value) in variables {
+        for (name, value) in variables.iter().filter(|(name, _)| !own.contains_key(*name)) {
             let _ = writeln!(text, "ETCD_{name}=\"{value}\"");
         }
     };
@@ -102,7 +110,18 @@ pub fn etcd(spec: &NodeSpec, members: &BTreeMap<DnsName, Ipv4Addr>, state: Clust
             ("LOGGER", "zap".to_owned()),
         ],
     );
+    if !own.is_empty() {
+        text.push_str("\n# etcd_args of the cluster file.\n");
+    }
+    for (name, value) in &own {
+        let _ = writeln!(text, "ETCD_{name}=\"{value}\"");
+    }
     text
+}
+
+/// Within double quotes of an environment file (systemd.exec(5), `EnvironmentFile=`).
+fn quoted(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$").replace('`', "\\`")
 }
 
 /// Also the form in which etcd's list of members has it.

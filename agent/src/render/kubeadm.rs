@@ -1,6 +1,8 @@
 //! kubeadm's configuration: `kubeadm init --config`, `kubeadm join --config`
 //! (<https://kubernetes.io/docs/reference/config-api/kubeadm-config.v1beta4/> and its older versions).
 
+use std::collections::BTreeMap;
+
 use super::API_PORT;
 use super::etcd::client_url;
 use super::yaml::{Map, Yaml, documents};
@@ -114,14 +116,9 @@ fn init_configuration(spec: &NodeSpec, cp: &ControlPlaneRole, api: ConfigApi, en
 
 fn cluster_configuration(spec: &NodeSpec, cp: &ControlPlaneRole, api: ConfigApi, env: &Environment) -> Map {
     let kubernetes = &cp.kubernetes;
-    let args = &cp.api_server_args;
     let api_server = Map::new()
         .with("certSANs", certificate_names(spec, cp))
-        .with_some(
-            "extraArgs",
-            (!args.is_empty())
-                .then(|| api.arguments(args.iter().map(|(name, value)| (name.as_str(), value.clone())))),
-        )
+        .with_some("extraArgs", own_arguments(&cp.api_server_args, api))
         .with_some("timeoutForControlPlane", (api < ConfigApi::V1beta4).then(|| half(env)));
     let controller_manager =
         Map::new().with("extraArgs", api.arguments([("flex-volume-plugin-dir", VOLUME_PLUGINS.to_owned())]));
@@ -140,7 +137,18 @@ fn cluster_configuration(spec: &NodeSpec, cp: &ControlPlaneRole, api: ConfigApi,
         )
         .with("apiServer", api_server)
         .with("controllerManager", controller_manager)
-        .with_some("etcd", external_etcd(cp))
+        .with_some("etcd", external_etcd(cp).or_else(|| local_etcd(cp, api)))
+}
+
+fn own_arguments(args: &BTreeMap<String, String>, api: ConfigApi) -> Option<Yaml> {
+    (!args.is_empty()).then(|| api.arguments(args.iter().map(|(name, value)| (name.as_str(), value.clone()))))
+}
+
+/// Joining control planes read it from the cluster, so that all members have the same flags.
+fn local_etcd(cp: &ControlPlaneRole, api: ConfigApi) -> Option<Map> {
+    let arguments = own_arguments(&cp.etcd_args, api)?;
+    // A document that names `local` must name the folder, too; this is kubeadm's own.
+    Some(Map::new().with("local", Map::new().with("dataDir", "/var/lib/etcd").with("extraArgs", arguments)))
 }
 
 /// Without it kubeadm makes every control plane a member of a local etcd.

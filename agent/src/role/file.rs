@@ -169,6 +169,10 @@ pub struct ControlPlane {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(default)]
     pub api_server_args: BTreeMap<String, String>,
+    /// Flags of the etcd member that kubeadm makes on this machine, without their dashes.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(default)]
+    pub etcd_args: BTreeMap<String, String>,
 }
 
 /// An external etcd cluster.
@@ -177,6 +181,10 @@ pub struct ControlPlane {
 pub struct Etcd {
     /// All members, by name.
     pub members: BTreeMap<DnsName, Ipv4Addr>,
+    /// Flags of the member on this machine, without their dashes.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(default)]
+    pub args: BTreeMap<String, String>,
 }
 
 /// PEM texts. A worker has only `ca`, a load balancer too (for its health checks); a member of an external
@@ -366,6 +374,7 @@ fn read_control_plane(mut s: Section<'_, '_>) -> Option<ControlPlane> {
     let peers = s.required("peers", RENDER);
     let cert_sans = s.optional("cert_sans", RENDER);
     let api_server_args = s.optional("api_server_args", RENDER);
+    let etcd_args = s.optional("etcd_args", RENDER);
     let token_ttl_hours = s.required("token_ttl_hours", RENDER);
     s.finish();
     Some(ControlPlane {
@@ -373,14 +382,16 @@ fn read_control_plane(mut s: Section<'_, '_>) -> Option<ControlPlane> {
         peers: peers?,
         cert_sans: cert_sans.unwrap_or_default(),
         api_server_args: api_server_args.unwrap_or_default(),
+        etcd_args: etcd_args.unwrap_or_default(),
         token_ttl_hours: token_ttl_hours?,
     })
 }
 
 fn read_etcd(mut s: Section<'_, '_>) -> Option<Etcd> {
     let members: Option<BTreeMap<DnsName, Ipv4Addr>> = s.required("members", RENDER);
+    let args = s.optional("args", RENDER);
     s.finish();
-    Some(Etcd { members: members? })
+    Some(Etcd { members: members?, args: args.unwrap_or_default() })
 }
 
 fn read_pki(mut s: Section<'_, '_>) -> Option<Pki> {

@@ -73,6 +73,8 @@ pub struct ControlPlaneRole {
     pub peers: Vec<Ipv4Addr>,
     pub cert_sans: Vec<HostOrAddress>,
     pub api_server_args: BTreeMap<String, String>,
+    /// Of the member on this machine; nothing where etcd is external.
+    pub etcd_args: BTreeMap<String, String>,
     pub token_ttl_hours: u32,
     pub pki: ControlPlanePki,
     /// Where the VIP may live on this machine (`stacked`).
@@ -105,6 +107,8 @@ pub struct LoadBalancerRole {
 pub struct EtcdRole {
     /// All members, this one among them.
     pub members: BTreeMap<DnsName, Ipv4Addr>,
+    /// Flags of this member that are the operator's own.
+    pub args: BTreeMap<String, String>,
     pub ca: String,
     pub ca_key: Secret,
 }
@@ -376,8 +380,10 @@ impl NodeSpec {
                         missing(key, file.role);
                     }
                 }
+                let etcd = file.etcd?;
                 Role::Etcd(Box::new(EtcdRole {
-                    members: file.etcd?.members,
+                    members: etcd.members,
+                    args: etcd.args,
                     ca: file.pki.etcd_ca.clone()?,
                     ca_key: file.pki.etcd_ca_key.clone()?,
                 }))
@@ -446,6 +452,7 @@ impl NodeSpec {
                         peers: control_plane.peers,
                         cert_sans: control_plane.cert_sans,
                         api_server_args: control_plane.api_server_args,
+                        etcd_args: control_plane.etcd_args,
                         token_ttl_hours: control_plane.token_ttl_hours,
                         pki: ControlPlanePki {
                             ca_key: pki.ca_key?,

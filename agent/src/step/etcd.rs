@@ -50,7 +50,12 @@ enum Way {
 
 impl Member {
     pub fn new(spec: &NodeSpec, role: &EtcdRole) -> Self {
-        Self { config: FileSpec::public(ETCD_FILE, render::etcd(spec, &role.members, ClusterState::New)) }
+        Self {
+            config: FileSpec::public(
+                ETCD_FILE,
+                render::etcd(spec, &role.members, &role.args, ClusterState::New),
+            ),
+        }
     }
 
     pub fn look(&self, cx: &mut Context<'_>) -> Result<Found, StepError> {
@@ -106,7 +111,7 @@ impl Member {
                 Ok(None)
             }
             Way::Existing(members) => {
-                let text = render::etcd(cx.spec, &members, ClusterState::Existing);
+                let text = render::etcd(cx.spec, &members, &role(cx).args, ClusterState::Existing);
                 files::write(host, &FileSpec::public(ETCD_FILE, text))?;
                 start(cx)?;
                 files::write(host, &self.config)?;
