@@ -32,13 +32,11 @@ tell_why() {
     kubectl get nodes -o wide || true
     kubectl get pods -A -o wide || true
     kubectl get events -A --sort-by=.lastTimestamp 2>/dev/null | tail -n 20 || true
-    for console in "$work"/state/nodes/*/console.log; do
-        echo "--- $console"
-        grep -a 'kindling\[' "$console" | tail -n 12 || true
-    done
     # The machines are removed; what they said may be wanted whole.
     mkdir -p "$work/failed"
     for console in "$work"/state/nodes/*/console.log; do
+        echo "--- $console"
+        grep -a 'kindling\[' "$console" | tail -n 12 || true
         cp "$console" "$work/failed/$(basename "$(dirname "$console")").log" || true
     done
     echo "whole consoles: $work/failed"

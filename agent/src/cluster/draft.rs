@@ -129,10 +129,8 @@ pub struct Draft {
     /// file that a flag names must be where the API server's pod sees it, under /etc/kubernetes/pki or /etc/ssl/certs.
     /// Not for secrets: everybody on a control plane sees a process's flags. What kubeadm itself sets, so that the
     /// cluster's parts find and trust one another, is refused.
-    #[schemars(example = BTreeMap::from([("audit-log-path", "-"), ("event-ttl", "24h")]), extend(
+    #[schemars(example = BTreeMap::from([("audit-log-path", "-"), ("event-ttl", "24h")]), transform = flags, extend(
         "default" = {},
-        "propertyNames" = { "pattern": "^[a-z][a-z0-9-]*[a-z0-9]$" },
-        "additionalProperties" = { "type": "string" },
         "x-source" = "https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/ (kubeadm's apiServer.extraArgs)"
     ))]
     pub api_server_args: Option<BTreeMap<String, String>>,
@@ -141,10 +139,8 @@ pub struct Draft {
     /// machines of its own. For machines that are slow or short of processor: a member that hears nothing of its leader for
     /// `election-timeout` milliseconds calls an election, and until it is over the API takes no writes. They count from
     /// the cluster's making on. What the members need to find and trust one another is refused.
-    #[schemars(example = BTreeMap::from([("heartbeat-interval", "500"), ("election-timeout", "5000")]), extend(
+    #[schemars(example = BTreeMap::from([("heartbeat-interval", "500"), ("election-timeout", "5000")]), transform = flags, extend(
         "default" = {},
-        "propertyNames" = { "pattern": "^[a-z][a-z0-9-]*[a-z0-9]$" },
-        "additionalProperties" = { "type": "string" },
         "x-source" = "https://etcd.io/docs/v3.5/tuning/ (kubeadm's etcd.local.extraArgs)"
     ))]
     pub etcd_args: Option<BTreeMap<String, String>>,
@@ -348,6 +344,12 @@ pub struct NodeDraft {
         "x-source" = "https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/"
     ))]
     pub taints: Option<At<Vec<Taint>>>,
+}
+
+/// What `arguments` takes for the name of a flag.
+fn flags(schema: &mut Schema) {
+    schema.insert("propertyNames".to_owned(), json!({ "pattern": "^[a-z][a-z0-9-]*[a-z0-9]$" }));
+    schema.insert("additionalProperties".to_owned(), json!({ "type": "string" }));
 }
 
 /// A cluster file holds no secrets: a registry's password stands in secrets.toml.

@@ -90,6 +90,7 @@ pub fn all(
 /// What one node may know, and nothing more.
 pub fn role_file(cluster: &Cluster, secrets: &Secrets, node: &Node) -> role::RoleFile {
     let runs_kubelet = node.role.runs_kubelet();
+    let etcd = etcd(cluster, node.role);
     role::RoleFile {
         version: role::VERSION,
         cluster: cluster.name.clone(),
@@ -126,14 +127,10 @@ pub fn role_file(cluster: &Cluster, secrets: &Secrets, node: &Node) -> role::Rol
             peers: addresses(cluster.with_role(RoleName::ControlPlane), node),
             cert_sans: cluster.cert_sans.clone(),
             api_server_args: cluster.api_server_args.clone(),
-            etcd_args: if cluster.with_role(RoleName::Etcd).next().is_some() {
-                BTreeMap::new()
-            } else {
-                cluster.etcd_args.clone()
-            },
+            etcd_args: if etcd.is_none() { cluster.etcd_args.clone() } else { BTreeMap::new() },
             token_ttl_hours: cluster.token_ttl_hours,
         }),
-        etcd: etcd(cluster, node.role),
+        etcd,
         token: runs_kubelet.then(|| secrets.token.clone()),
         token_expires: secrets.token_expires(cluster).filter(|_| runs_kubelet).map(Moment),
         pki: pki(secrets, node.role),

@@ -147,8 +147,7 @@ fn own_arguments(args: &BTreeMap<String, String>, api: ConfigApi) -> Option<Yaml
 /// Joining control planes read it from the cluster, so that all members have the same flags.
 fn local_etcd(cp: &ControlPlaneRole, api: ConfigApi) -> Option<Map> {
     let arguments = own_arguments(&cp.etcd_args, api)?;
-    // A document that names `local` must name the folder, too; this is kubeadm's own.
-    Some(Map::new().with("local", Map::new().with("dataDir", "/var/lib/etcd").with("extraArgs", arguments)))
+    Some(Map::new().with("local", Map::new().with("extraArgs", arguments)))
 }
 
 /// Without it kubeadm makes every control plane a member of a local etcd.

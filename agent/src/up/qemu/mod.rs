@@ -25,16 +25,13 @@ pub struct Qemu {
     place: Place,
     state: State,
     accelerator: Accelerator,
-    /// MiB of translated code, where guests are emulated.
-    buffer: u64,
     /// The `kindling` that is run as the switch.
     program: PathBuf,
 }
 
 impl Qemu {
     pub fn new(place: Place, state: State, program: PathBuf) -> Self {
-        let buffer = args::buffer(crate::facts::memory_mb().unwrap_or(0), &state.plan.machines);
-        Self { place, state, accelerator: host::accelerator(), buffer, program }
+        Self { place, state, accelerator: host::accelerator(), program }
     }
 
     fn log_of(&self, name: &str) -> PathBuf {
@@ -141,7 +138,8 @@ impl Driver for Qemu {
             self.place.write_file(&console, b"")?;
         }
         let _ = fs::set_permissions(&console, fs::Permissions::from_mode(0o600));
-        let args = args::machine(machine, &uuid, self.accelerator, self.buffer, &firmware);
+        let buffer = args::buffer(crate::facts::memory_mb().unwrap_or(0), &self.state.plan.machines);
+        let args = args::machine(machine, &uuid, self.accelerator, buffer, &firmware);
         self.start(Owner::Machine(&machine.name), args, self.log(machine))
     }
 
