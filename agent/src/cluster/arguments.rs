@@ -1,4 +1,4 @@
-//! Flags of the API server and of etcd that are the operator's own.
+//! Flags of the control plane's components and of etcd that are the operator's own.
 
 use std::collections::BTreeMap;
 
@@ -31,6 +31,26 @@ const KUBEADMS: [&str; 22] = [
     "tls-private-key-file",
 ];
 
+/// The same for the controller manager. Without `bootstrapsigner` among its controllers nobody joins.
+const CONTROLLER_MANAGERS: [&str; 14] = [
+    "allocate-node-cidrs",
+    "authentication-kubeconfig",
+    "authorization-kubeconfig",
+    "client-ca-file",
+    "cluster-name",
+    "cluster-signing-cert-file",
+    "cluster-signing-key-file",
+    "controllers",
+    "flex-volume-plugin-dir",
+    "kubeconfig",
+    "requestheader-client-ca-file",
+    "root-ca-file",
+    "service-account-private-key-file",
+    "use-service-account-credentials",
+];
+
+const SCHEDULERS: [&str; 3] = ["authentication-kubeconfig", "authorization-kubeconfig", "kubeconfig"];
+
 /// What kubeadm gives etcd, or Kindling where etcd has machines of its own, so that its members find and trust one
 /// another (kubeadm's cmd/kubeadm/app/phases/etcd/local.go).
 const MEMBERS: [&str; 18] = [
@@ -59,6 +79,18 @@ type Refusal = (&'static str, &'static str);
 
 pub fn api_server(mut s: Section<'_, '_>) -> BTreeMap<String, String> {
     let arguments = read(&mut s, refused_by_api_server);
+    s.finish();
+    arguments
+}
+
+pub fn controller_manager(mut s: Section<'_, '_>) -> BTreeMap<String, String> {
+    let arguments = read(&mut s, refused_by_controller_manager);
+    s.finish();
+    arguments
+}
+
+pub fn scheduler(mut s: Section<'_, '_>) -> BTreeMap<String, String> {
+    let arguments = read(&mut s, refused_by_scheduler);
     s.finish();
     arguments
 }
@@ -128,26 +160,45 @@ fn not_a_flag(name: &str) -> Option<Refusal> {
     }
     (!is_flag(name)).then_some((
         "is not the name of a flag",
-        "write it as `kube-apiserver --help` and `etcd --help` do, without the dashes, as in audit-log-maxage",
+        "write it as the component's own --help does, without the dashes, as in audit-log-maxage",
     ))
 }
 
 fn refused_by_api_server(name: &str) -> Option<Refusal> {
     match name {
-        "service-cluster-ip-range" => Some((
-            "is the network of the Services' addresses",
-            "set `services` instead, at the top of the file",
-        )),
+        "service-cluster-ip-range" => Some(SERVICES),
         "anonymous-auth" => Some((
             "kubelets, proxies and joining nodes ask the API server without a login whether it is ready",
             "leave it out; RBAC says what somebody without a login may see, which is next to nothing",
         )),
-        _ if KUBEADMS.contains(&name) => Some((
-            "kubeadm gives this flag the value by which the cluster's parts find and trust one another",
-            "leave it out",
-        )),
-        _ => None,
+        _ => KUBEADMS.contains(&name).then_some(FOUND_BY),
     }
+}
+
+const SERVICES: Refusal =
+    ("is the network of the Services' addresses", "set `services` instead, at the top of the file");
+const FOUND_BY: Refusal = (
+    "kubeadm gives this flag the value by which the cluster's parts find and trust one another",
+    "leave it out",
+);
+const LEADER: Refusal = (
+    "of several control planes only one may do this work at a time",
+    "leave it out; leader-elect-lease-duration and the like say how long the others wait",
+);
+
+fn refused_by_controller_manager(name: &str) -> Option<Refusal> {
+    match name {
+        "leader-elect" => Some(LEADER),
+        "service-cluster-ip-range" => Some(SERVICES),
+        "cluster-cidr" => {
+            Some(("is the network of the pods' addresses", "set `pods` instead, at the top of the file"))
+        }
+        _ => CONTROLLER_MANAGERS.contains(&name).then_some(FOUND_BY),
+    }
+}
+
+fn refused_by_scheduler(name: &str) -> Option<Refusal> {
+    if name == "leader-elect" { Some(LEADER) } else { SCHEDULERS.contains(&name).then_some(FOUND_BY) }
 }
 
 fn refused_by_etcd(name: &str) -> Option<Refusal> {

@@ -65,6 +65,8 @@ pub fn assemble(draft: Draft) -> Option<Cluster> {
         token_ttl_hours: draft.token_ttl_hours.unwrap_or(DEFAULT_TOKEN_HOURS),
         cert_sans: draft.cert_sans.unwrap_or_default(),
         api_server_args: draft.api_server_args.unwrap_or_default(),
+        controller_manager_args: draft.controller_manager_args.unwrap_or_default(),
+        scheduler_args: draft.scheduler_args.unwrap_or_default(),
         etcd_args: draft.etcd_args.unwrap_or_default(),
         endpoint: Endpoint { host, port, by, vip, proxy },
         network: Network {

@@ -135,6 +135,29 @@ pub struct Draft {
     ))]
     pub api_server_args: Option<BTreeMap<String, String>>,
 
+    /// Flags of the controller manager that are your own, as those of the API server are. For control planes that are slow
+    /// or short of processor: one that cannot renew its lease within `leader-elect-renew-deadline` ends and begins anew.
+    #[schemars(
+        example = BTreeMap::from([("leader-elect-lease-duration", "60s"), ("leader-elect-renew-deadline", "40s"), ("leader-elect-retry-period", "10s")]),
+        transform = flags,
+        extend(
+            "default" = {},
+            "x-source" = "https://kubernetes.io/docs/reference/command-line-tools-reference/kube-controller-manager/ (kubeadm's controllerManager.extraArgs)"
+        )
+    )]
+    pub controller_manager_args: Option<BTreeMap<String, String>>,
+
+    /// The same of the scheduler.
+    #[schemars(
+        example = BTreeMap::from([("leader-elect-lease-duration", "60s"), ("leader-elect-renew-deadline", "40s"), ("leader-elect-retry-period", "10s")]),
+        transform = flags,
+        extend(
+            "default" = {},
+            "x-source" = "https://kubernetes.io/docs/reference/command-line-tools-reference/kube-scheduler/ (kubeadm's scheduler.extraArgs)"
+        )
+    )]
+    pub scheduler_args: Option<BTreeMap<String, String>>,
+
     /// Flags of etcd that are your own, by name, without the dashes in front, for every member, on the control planes or on
     /// machines of its own. For machines that are slow or short of processor: a member that hears nothing of its leader for
     /// `election-timeout` milliseconds calls an election, and until it is over the API takes no writes. They count from

@@ -63,6 +63,8 @@ pub struct Cluster {
     pub cert_sans: Vec<HostOrAddress>,
     /// Flags of the API server, without their dashes, beside those that kubeadm gives it.
     pub api_server_args: BTreeMap<String, String>,
+    pub controller_manager_args: BTreeMap<String, String>,
+    pub scheduler_args: BTreeMap<String, String>,
     /// The same of every etcd member.
     pub etcd_args: BTreeMap<String, String>,
     pub endpoint: Endpoint,

@@ -60,6 +60,8 @@ fn draft(root: &mut Section<'_, '_>) -> Draft {
         token_ttl_hours: root.optional("token_ttl_hours", "write whole hours; 0 means for ever"),
         cert_sans: root.optional("cert_sans", "write a list of host names and addresses"),
         api_server_args: root.section("api_server_args").map(arguments::api_server),
+        controller_manager_args: root.section("controller_manager_args").map(arguments::controller_manager),
+        scheduler_args: root.section("scheduler_args").map(arguments::scheduler),
         etcd_args: root.section("etcd_args").map(arguments::etcd),
         endpoint: root
             .required_section("endpoint", "say in [endpoint] where the API answers: by, vip, host")

@@ -127,6 +127,8 @@ pub fn role_file(cluster: &Cluster, secrets: &Secrets, node: &Node) -> role::Rol
             peers: addresses(cluster.with_role(RoleName::ControlPlane), node),
             cert_sans: cluster.cert_sans.clone(),
             api_server_args: cluster.api_server_args.clone(),
+            controller_manager_args: cluster.controller_manager_args.clone(),
+            scheduler_args: cluster.scheduler_args.clone(),
             etcd_args: if etcd.is_none() { cluster.etcd_args.clone() } else { BTreeMap::new() },
             token_ttl_hours: cluster.token_ttl_hours,
         }),

@@ -120,8 +120,10 @@ fn cluster_configuration(spec: &NodeSpec, cp: &ControlPlaneRole, api: ConfigApi,
         .with("certSANs", certificate_names(spec, cp))
         .with_some("extraArgs", own_arguments(&cp.api_server_args, api))
         .with_some("timeoutForControlPlane", (api < ConfigApi::V1beta4).then(|| half(env)));
-    let controller_manager =
-        Map::new().with("extraArgs", api.arguments([("flex-volume-plugin-dir", VOLUME_PLUGINS.to_owned())]));
+    // In the order of their names, as all flags are.
+    let mut manager_args = cp.controller_manager_args.clone();
+    manager_args.insert("flex-volume-plugin-dir".to_owned(), VOLUME_PLUGINS.to_owned());
+    let scheduler = own_arguments(&cp.scheduler_args, api).map(|args| Map::new().with("extraArgs", args));
     api.document("ClusterConfiguration")
         .with("clusterName", spec.cluster.as_str())
         // The default asks the internet.
@@ -136,7 +138,8 @@ fn cluster_configuration(spec: &NodeSpec, cp: &ControlPlaneRole, api: ConfigApi,
                 .with("serviceSubnet", kubernetes.services.to_string()),
         )
         .with("apiServer", api_server)
-        .with("controllerManager", controller_manager)
+        .with("controllerManager", Map::new().with_some("extraArgs", own_arguments(&manager_args, api)))
+        .with_some("scheduler", scheduler)
         .with_some("etcd", external_etcd(cp).or_else(|| local_etcd(cp, api)))
 }
 

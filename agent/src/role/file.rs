@@ -169,6 +169,14 @@ pub struct ControlPlane {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(default)]
     pub api_server_args: BTreeMap<String, String>,
+    /// The same of the controller manager.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(default)]
+    pub controller_manager_args: BTreeMap<String, String>,
+    /// The same of the scheduler.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(default)]
+    pub scheduler_args: BTreeMap<String, String>,
     /// Flags of the etcd member that kubeadm makes on this machine, without their dashes.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(default)]
@@ -374,6 +382,8 @@ fn read_control_plane(mut s: Section<'_, '_>) -> Option<ControlPlane> {
     let peers = s.required("peers", RENDER);
     let cert_sans = s.optional("cert_sans", RENDER);
     let api_server_args = s.optional("api_server_args", RENDER);
+    let controller_manager_args = s.optional("controller_manager_args", RENDER);
+    let scheduler_args = s.optional("scheduler_args", RENDER);
     let etcd_args = s.optional("etcd_args", RENDER);
     let token_ttl_hours = s.required("token_ttl_hours", RENDER);
     s.finish();
@@ -382,6 +392,8 @@ fn read_control_plane(mut s: Section<'_, '_>) -> Option<ControlPlane> {
         peers: peers?,
         cert_sans: cert_sans.unwrap_or_default(),
         api_server_args: api_server_args.unwrap_or_default(),
+        controller_manager_args: controller_manager_args.unwrap_or_default(),
+        scheduler_args: scheduler_args.unwrap_or_default(),
         etcd_args: etcd_args.unwrap_or_default(),
         token_ttl_hours: token_ttl_hours?,
     })

@@ -73,6 +73,8 @@ pub struct ControlPlaneRole {
     pub peers: Vec<Ipv4Addr>,
     pub cert_sans: Vec<HostOrAddress>,
     pub api_server_args: BTreeMap<String, String>,
+    pub controller_manager_args: BTreeMap<String, String>,
+    pub scheduler_args: BTreeMap<String, String>,
     /// Of the member on this machine; nothing where etcd is external.
     pub etcd_args: BTreeMap<String, String>,
     pub token_ttl_hours: u32,
@@ -452,6 +454,8 @@ impl NodeSpec {
                         peers: control_plane.peers,
                         cert_sans: control_plane.cert_sans,
                         api_server_args: control_plane.api_server_args,
+                        controller_manager_args: control_plane.controller_manager_args,
+                        scheduler_args: control_plane.scheduler_args,
                         etcd_args: control_plane.etcd_args,
                         token_ttl_hours: control_plane.token_ttl_hours,
                         pki: ControlPlanePki {
