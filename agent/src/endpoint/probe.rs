@@ -18,7 +18,9 @@ const OWN_DELAY: Duration = Duration::from_millis(20);
 /// 0 would mean no deadline at all.
 const LEAST: Duration = Duration::from_millis(1);
 
-/// A busy API server is asked less often: four times as long passes as its last answer took, and no longer than this.
+/// A busy API server is asked less often: so many times as long passes as its last answer took, and no longer than
+/// [`LONGEST_PAUSE`]. Each answer also costs a read that etcd's members agree upon.
+const REST: u32 = 20;
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 pub struct Probe {
@@ -61,7 +63,7 @@ impl Probe {
                 let late = start - begin > self.pause + OWN_DELAY || took > deadline + OWN_DELAY;
                 if outcome != Outcome::Silent {
                     self.silent = 0;
-                    self.pause = (took * 4).clamp(self.rules.pause, LONGEST_PAUSE);
+                    self.pause = (took * REST).clamp(self.rules.pause, LONGEST_PAUSE);
                     return outcome;
                 }
                 self.silent = self.silent.saturating_add(1);
@@ -193,5 +195,19 @@ mod tests {
         }
         // The second one has two seconds again, too few for a handshake: the connection was kept.
         assert_eq!([probe.ask(), probe.ask()], [Outcome::Healthy; 2]);
+    }
+
+    #[test]
+    fn a_busy_api_server_is_asked_less_often_and_at_once_when_it_refuses() {
+        let (address, ca) = busy_server(Duration::from_millis(100));
+        let rules = Rules::of(Check::ApiServer);
+        let mut probe = Probe::new(Check::ApiServer, address, rules, &ca).unwrap();
+        assert_eq!(probe.ask(), Outcome::Healthy);
+        assert_eq!(probe.pause, LONGEST_PAUSE);
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut probe = Probe::new(Check::ApiServer, nobody, rules, &ca).unwrap();
+        probe.pause = Duration::from_millis(600);
+        assert_eq!(probe.ask(), Outcome::Refused);
+        assert_eq!(probe.pause, rules.pause);
     }
 }
