@@ -77,20 +77,20 @@ const MEMBERS: [&str; 18] = [
 /// What is wrong with a flag, and the remedy.
 type Refusal = (&'static str, &'static str);
 
-pub fn api_server(mut s: Section<'_, '_>) -> BTreeMap<String, String> {
-    let arguments = read(&mut s, refused_by_api_server);
-    s.finish();
-    arguments
+pub fn api_server(s: Section<'_, '_>) -> BTreeMap<String, String> {
+    whole(s, refused_by_api_server)
 }
 
-pub fn controller_manager(mut s: Section<'_, '_>) -> BTreeMap<String, String> {
-    let arguments = read(&mut s, refused_by_controller_manager);
-    s.finish();
-    arguments
+pub fn controller_manager(s: Section<'_, '_>) -> BTreeMap<String, String> {
+    whole(s, refused_by_controller_manager)
 }
 
-pub fn scheduler(mut s: Section<'_, '_>) -> BTreeMap<String, String> {
-    let arguments = read(&mut s, refused_by_scheduler);
+pub fn scheduler(s: Section<'_, '_>) -> BTreeMap<String, String> {
+    whole(s, refused_by_scheduler)
+}
+
+fn whole(mut s: Section<'_, '_>, refused: fn(&str) -> Option<Refusal>) -> BTreeMap<String, String> {
+    let arguments = read(&mut s, refused);
     s.finish();
     arguments
 }

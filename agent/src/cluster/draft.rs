@@ -138,7 +138,7 @@ pub struct Draft {
     /// Flags of the controller manager that are your own, as those of the API server are. For control planes that are slow
     /// or short of processor: one that cannot renew its lease within `leader-elect-renew-deadline` ends and begins anew.
     #[schemars(
-        example = BTreeMap::from([("leader-elect-lease-duration", "60s"), ("leader-elect-renew-deadline", "40s"), ("leader-elect-retry-period", "10s")]),
+        example = patient_leader(),
         transform = flags,
         extend(
             "default" = {},
@@ -147,9 +147,9 @@ pub struct Draft {
     )]
     pub controller_manager_args: Option<BTreeMap<String, String>>,
 
-    /// The same of the scheduler.
+    /// Flags of the scheduler that are your own, as those of the controller manager are.
     #[schemars(
-        example = BTreeMap::from([("leader-elect-lease-duration", "60s"), ("leader-elect-renew-deadline", "40s"), ("leader-elect-retry-period", "10s")]),
+        example = patient_leader(),
         transform = flags,
         extend(
             "default" = {},
@@ -367,6 +367,15 @@ pub struct NodeDraft {
         "x-source" = "https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/"
     ))]
     pub taints: Option<At<Vec<Taint>>>,
+}
+
+/// How long a leader on a slow machine may be late, as an example.
+fn patient_leader() -> BTreeMap<&'static str, &'static str> {
+    BTreeMap::from([
+        ("leader-elect-lease-duration", "60s"),
+        ("leader-elect-renew-deadline", "40s"),
+        ("leader-elect-retry-period", "10s"),
+    ])
 }
 
 /// What `arguments` takes for the name of a flag.
