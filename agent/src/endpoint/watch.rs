@@ -24,6 +24,12 @@ use crate::status::VipMove;
 const STATE_FILE: &str = "/run/kindling/endpoint/state.json";
 /// So many moves are kept.
 const MOVES: usize = 64;
+/// A VIP that came here so often within [`WITHIN`] finds no rest: something is wrong with the machines or their network,
+/// and each move cuts every connection to the API.
+const RESTLESS: usize = 5;
+/// In seconds; the other one is how long it takes until it is said again.
+const WITHIN: f64 = 60.0;
+const SAY_AGAIN: f64 = 600.0;
 /// systemd is told that all goes well until the next check is so much later than its deadline allows.
 const STALE: Duration = Duration::from_secs(5);
 
@@ -43,6 +49,9 @@ struct State {
     /// The last ones, for `kindling status --json`.
     #[serde(default)]
     moves: Vec<VipMove>,
+    /// Seconds since boot at which it was last said that the VIP finds no rest.
+    #[serde(default)]
+    restless_said: Option<f64>,
 }
 
 /// When this machine took the VIP and gave it up since it booted.
@@ -183,6 +192,24 @@ impl State {
         self.moves.drain(..self.moves.len().saturating_sub(MOVES));
         log::info!("{}", vip_line(holds));
         crate::report::stamped(vip_line(holds));
+        if let Some(line) = self.restless(clock.up) {
+            log::warn!("{line}");
+            crate::report::stamped(&line);
+        }
+    }
+
+    /// What to say of a VIP that comes and goes, when it is time to say it.
+    fn restless(&mut self, now: f64) -> Option<String> {
+        let came = self.moves.iter().filter(|one| one.holds && now - one.up < WITHIN).count();
+        if came < RESTLESS || self.restless_said.is_some_and(|at| now - at < SAY_AGAIN) {
+            return None;
+        }
+        self.restless_said = Some(now);
+        Some(format!(
+            "kindling-endpoint: the VIP came here {came} times within {WITHIN} s, and each time cut every connection to \
+             the API | remedy: give the machines that may hold it processors of their own; if they must share them, write \
+             a larger advert_ms under [vrrp] and render again"
+        ))
     }
 
     fn save(&self) -> io::Result<()> {
@@ -224,6 +251,25 @@ impl Systemd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_vip_that_finds_no_rest_is_named_and_not_at_each_move() {
+        let mut state = State::default();
+        let moved = |state: &mut State, up: f64| {
+            state.moves.push(VipMove { at: up, up, holds: true });
+            state.moves.push(VipMove { at: up, up: up + 0.1, holds: false });
+            state.restless(up)
+        };
+        // Once every twenty seconds is a machine that is started again, or frozen.
+        assert!((0..20).all(|n| moved(&mut state, f64::from(n) * 20.0).is_none()));
+        let said: Vec<String> =
+            (0..200).filter_map(|n| moved(&mut state, 1000.0 + f64::from(n) * 4.0)).collect();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(
+            said[0].contains("came here 5 times within 60 s") && said[0].contains("advert_ms"),
+            "{said:?}"
+        );
+    }
 
     #[test]
     fn keepaliveds_words_are_understood() {

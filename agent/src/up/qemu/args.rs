@@ -19,14 +19,47 @@ pub enum Accelerator {
 const BUFFER: u64 = 1024;
 const LARGEST_BUFFER: u64 = 2047;
 
-/// How many MiB of translated code a machine may keep. A control plane's is about 1.1 GiB: with QEMU's 1 GiB all of it
-/// is thrown away and translated again every few minutes, which stops the API server for seconds each time. More only
-/// where the host has it to spare, beside the guests and 2 GiB for itself.
-pub fn buffer(host_mb: u64, machines: &[Machine]) -> u64 {
-    let guests: u64 = machines.iter().map(|machine| u64::from(machine.memory_mb)).sum();
-    let count = u64::try_from(machines.len()).unwrap_or(u64::MAX).max(1);
-    (host_mb.saturating_sub(guests + 2048) / count).clamp(BUFFER, LARGEST_BUFFER)
+/// How QEMU translates the guests' code where there is no KVM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Translation {
+    pub buffer_mb: u64,
+    pub threads: Threads,
 }
+
+/// What runs a machine's virtual processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// One for each.
+    Multi,
+    /// One for all of them, in turn.
+    Single,
+}
+
+impl Translation {
+    /// On a host with `host_mb` MiB of memory and `host_cpus` processors.
+    ///
+    /// A control plane's translated code is about 1.1 GiB: with QEMU's 1 GiB all of it is thrown away and translated
+    /// again every few minutes, which stops the API server for seconds each time. More only where the host has it to
+    /// spare, beside the guests and 2 GiB for itself.
+    ///
+    /// Where there are more machines than processors none has more than one for itself, and one of its virtual
+    /// processors would wait in spin locks for another that does not run.
+    pub fn on(host_mb: u64, host_cpus: usize, machines: &[Machine]) -> Self {
+        let guests: u64 = machines.iter().map(|machine| u64::from(machine.memory_mb)).sum();
+        let count = u64::try_from(machines.len()).unwrap_or(u64::MAX).max(1);
+        let buffer_mb = (host_mb.saturating_sub(guests + 2048) / count).clamp(BUFFER, LARGEST_BUFFER);
+        let threads = if machines.len() > host_cpus { Threads::Single } else { Threads::Multi };
+        Self { buffer_mb, threads }
+    }
+}
+
+/// Taken by systemd-stub(7) from the firmware (kernel-parameters.txt has both).
+///
+/// Timers of the kernel's tick: a control plane's many short sleeps end some thousand times a second otherwise, each of
+/// which costs an emulated processor all that it knew of its memory; an idle one takes a fifth less so. And a time stamp
+/// counter that is trusted: QEMU makes it of the host's clock, but a guest that waits for a processor in the middle of a
+/// comparison calls it unstable, and reads a slow device for each look at the clock from then on.
+const EMULATED: &str = "type=11,value=io.systemd.stub.kernel-cmdline-extra=highres=off tsc=reliable";
 
 /// UEFI firmware: code that all machines share, and the template of each one's variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,19 +76,26 @@ pub fn machine(
     machine: &Machine,
     uuid: &str,
     accelerator: Accelerator,
-    buffer: u64,
+    translation: Translation,
     firmware: &Firmware,
 ) -> Vec<String> {
     let folder = folder(machine);
     let (accel, cpu) = match accelerator {
         Accelerator::Kvm => ("kvm".to_owned(), "host"),
-        Accelerator::Tcg => (format!("tcg,thread=multi,tb-size={buffer}"), "max"),
+        Accelerator::Tcg => {
+            let Translation { buffer_mb, threads } = translation;
+            let threads = if threads == Threads::Multi { "multi" } else { "single" };
+            (format!("tcg,thread={threads},tb-size={buffer_mb}"), "max")
+        }
     };
     let mut args = Args::new("qemu-system-x86_64");
     args.add("-name", &machine.name);
     args.flags(&["-no-user-config", "-nodefaults"]);
     args.add("-machine", "q35").add("-accel", accel).add("-cpu", cpu);
     args.add("-smp", machine.cpus).add("-m", machine.memory_mb).add("-uuid", uuid);
+    if accelerator == Accelerator::Tcg {
+        args.add("-smbios", EMULATED);
+    }
     args.add("-display", "none");
     args.add("-drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={}", firmware.code));
     args.add("-drive", format!("if=pflash,unit=1,format=raw,file={folder}/vars.fd"));
@@ -183,11 +223,13 @@ mod tests {
     #[test]
     fn a_machine_is_started_by_exactly_this() {
         let firmware = Firmware { code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(), vars: String::new() };
-        let line = machine(&node(0, "cp1", 3), "0-0", Accelerator::Tcg, 1930, &firmware).join(" ");
+        let translation = Translation { buffer_mb: 1930, threads: Threads::Multi };
+        let line = machine(&node(0, "cp1", 3), "0-0", Accelerator::Tcg, translation, &firmware).join(" ");
         assert_eq!(
             line,
             "qemu-system-x86_64 -name cp1 -no-user-config -nodefaults -machine q35 -accel tcg,thread=multi,tb-size=1930 -cpu max \
-             -smp 2 -m 2048 -uuid 0-0 -display none \
+             -smp 2 -m 2048 -uuid 0-0 \
+             -smbios type=11,value=io.systemd.stub.kernel-cmdline-extra=highres=off tsc=reliable -display none \
              -drive if=pflash,unit=0,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd \
              -drive if=pflash,unit=1,format=raw,file=nodes/cp1/vars.fd \
              -drive if=none,id=disk,format=qcow2,discard=unmap,file=nodes/cp1/disk.qcow2 \
@@ -203,9 +245,18 @@ mod tests {
     #[test]
     fn translated_code_gets_what_the_host_can_spare() {
         let machines = plan("10.0.0.0/24").machines;
-        assert_eq!(buffer(4096, &machines), 1024, "QEMU's own is the least");
-        assert_eq!(buffer(9144, &machines), 1500);
-        assert_eq!(buffer(65_536, &machines), 2047, "and QEMU takes no more");
+        let buffer = |host_mb| Translation::on(host_mb, 2, &machines).buffer_mb;
+        assert_eq!(buffer(4096), 1024, "QEMU's own is the least");
+        assert_eq!(buffer(9144), 1500);
+        assert_eq!(buffer(65_536), 2047, "and QEMU takes no more");
+    }
+
+    #[test]
+    fn machines_that_share_a_processor_have_one_thread_each() {
+        let machines = plan("10.0.0.0/24").machines;
+        let threads = |host_cpus| Translation::on(4096, host_cpus, &machines).threads;
+        assert_eq!(threads(machines.len()), Threads::Multi);
+        assert_eq!(threads(machines.len() - 1), Threads::Single);
     }
 
     #[test]

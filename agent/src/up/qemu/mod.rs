@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use self::args::Accelerator;
+use self::args::{Accelerator, Translation};
 use super::driver::Driver;
 use super::plan::{Machine, hex};
 use super::process::{self, Daemon, Owner};
@@ -138,8 +138,10 @@ impl Driver for Qemu {
             self.place.write_file(&console, b"")?;
         }
         let _ = fs::set_permissions(&console, fs::Permissions::from_mode(0o600));
-        let buffer = args::buffer(crate::facts::memory_mb().unwrap_or(0), &self.state.plan.machines);
-        let args = args::machine(machine, &uuid, self.accelerator, buffer, &firmware);
+        let memory_mb = crate::facts::memory_mb().unwrap_or(0);
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let translation = Translation::on(memory_mb, cpus, &self.state.plan.machines);
+        let args = args::machine(machine, &uuid, self.accelerator, translation, &firmware);
         self.start(Owner::Machine(&machine.name), args, self.log(machine))
     }
 
