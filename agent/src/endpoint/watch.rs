@@ -24,11 +24,11 @@ use crate::status::VipMove;
 const STATE_FILE: &str = "/run/kindling/endpoint/state.json";
 /// So many moves are kept.
 const MOVES: usize = 64;
-/// A VIP that came here so often within [`WITHIN`] finds no rest: something is wrong with the machines or their network,
-/// and each move cuts every connection to the API.
+/// A VIP that came here so often within so many seconds finds no rest: something is wrong with the machines or their
+/// network, and each move cuts every connection to the API.
 const RESTLESS: usize = 5;
-/// In seconds; the other one is how long it takes until it is said again.
 const WITHIN: f64 = 60.0;
+/// In seconds, as long as it goes on.
 const SAY_AGAIN: f64 = 600.0;
 /// systemd is told that all goes well until the next check is so much later than its deadline allows.
 const STALE: Duration = Duration::from_secs(5);

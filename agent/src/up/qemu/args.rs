@@ -12,14 +12,14 @@ use crate::up::tools::text;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accelerator {
     Kvm,
-    Tcg,
+    Tcg(Translation),
 }
 
 /// In MiB; QEMU's own, and the most that it takes for an x86 host (tcg/region.c).
 const BUFFER: u64 = 1024;
 const LARGEST_BUFFER: u64 = 2047;
 
-/// How QEMU translates the guests' code where there is no KVM.
+/// How QEMU translates the guests' code, where there is no KVM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Translation {
     pub buffer_mb: u64,
@@ -72,20 +72,16 @@ fn folder(machine: &Machine) -> String {
     format!("nodes/{}", machine.name)
 }
 
-pub fn machine(
-    machine: &Machine,
-    uuid: &str,
-    accelerator: Accelerator,
-    translation: Translation,
-    firmware: &Firmware,
-) -> Vec<String> {
+pub fn machine(machine: &Machine, uuid: &str, accelerator: Accelerator, firmware: &Firmware) -> Vec<String> {
     let folder = folder(machine);
-    let (accel, cpu) = match accelerator {
-        Accelerator::Kvm => ("kvm".to_owned(), "host"),
-        Accelerator::Tcg => {
-            let Translation { buffer_mb, threads } = translation;
-            let threads = if threads == Threads::Multi { "multi" } else { "single" };
-            (format!("tcg,thread={threads},tb-size={buffer_mb}"), "max")
+    let (accel, cpu, smbios) = match accelerator {
+        Accelerator::Kvm => ("kvm".to_owned(), "host", None),
+        Accelerator::Tcg(Translation { buffer_mb, threads }) => {
+            let threads = match threads {
+                Threads::Multi => "multi",
+                Threads::Single => "single",
+            };
+            (format!("tcg,thread={threads},tb-size={buffer_mb}"), "max", Some(EMULATED))
         }
     };
     let mut args = Args::new("qemu-system-x86_64");
@@ -93,8 +89,8 @@ pub fn machine(
     args.flags(&["-no-user-config", "-nodefaults"]);
     args.add("-machine", "q35").add("-accel", accel).add("-cpu", cpu);
     args.add("-smp", machine.cpus).add("-m", machine.memory_mb).add("-uuid", uuid);
-    if accelerator == Accelerator::Tcg {
-        args.add("-smbios", EMULATED);
+    if let Some(smbios) = smbios {
+        args.add("-smbios", smbios);
     }
     args.add("-display", "none");
     args.add("-drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={}", firmware.code));
@@ -224,7 +220,7 @@ mod tests {
     fn a_machine_is_started_by_exactly_this() {
         let firmware = Firmware { code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(), vars: String::new() };
         let translation = Translation { buffer_mb: 1930, threads: Threads::Multi };
-        let line = machine(&node(0, "cp1", 3), "0-0", Accelerator::Tcg, translation, &firmware).join(" ");
+        let line = machine(&node(0, "cp1", 3), "0-0", Accelerator::Tcg(translation), &firmware).join(" ");
         assert_eq!(
             line,
             "qemu-system-x86_64 -name cp1 -no-user-config -nodefaults -machine q35 -accel tcg,thread=multi,tb-size=1930 -cpu max \

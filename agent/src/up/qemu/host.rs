@@ -3,8 +3,9 @@
 use std::fs::{self, OpenOptions};
 use std::path::Path;
 
-use super::args::{Accelerator, Firmware};
+use super::args::{Accelerator, Firmware, Translation};
 use crate::up::UpError;
+use crate::up::plan::Machine;
 use crate::up::tools::{self, Tool};
 
 pub const TOOLS: [Tool; 2] = [
@@ -32,10 +33,15 @@ pub fn firmware() -> Option<Firmware> {
 }
 
 /// KVM only where it works: a device that opens is not enough, as a nested one may break stock kernels.
-pub fn accelerator() -> Accelerator {
+pub fn accelerator(machines: &[Machine]) -> Accelerator {
     let opens = OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    if opens && virtualizes(&cpuinfo) { Accelerator::Kvm } else { Accelerator::Tcg }
+    if opens && virtualizes(&cpuinfo) {
+        return Accelerator::Kvm;
+    }
+    let memory_mb = crate::facts::memory_mb().unwrap_or(0);
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    Accelerator::Tcg(Translation::on(memory_mb, cpus, machines))
 }
 
 fn virtualizes(cpuinfo: &str) -> bool {

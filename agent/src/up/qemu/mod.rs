@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use self::args::{Accelerator, Translation};
+use self::args::Accelerator;
 use super::driver::Driver;
 use super::plan::{Machine, hex};
 use super::process::{self, Daemon, Owner};
@@ -31,7 +31,8 @@ pub struct Qemu {
 
 impl Qemu {
     pub fn new(place: Place, state: State, program: PathBuf) -> Self {
-        Self { place, state, accelerator: host::accelerator(), program }
+        let accelerator = host::accelerator(&state.plan.machines);
+        Self { place, state, accelerator, program }
     }
 
     fn log_of(&self, name: &str) -> PathBuf {
@@ -92,7 +93,7 @@ impl Driver for Qemu {
     fn describe(&self) -> String {
         match self.accelerator {
             Accelerator::Kvm => "virtual machines by QEMU with KVM".into(),
-            Accelerator::Tcg => {
+            Accelerator::Tcg(_) => {
                 "virtual machines by QEMU without KVM (emulated: several times slower)".into()
             }
         }
@@ -138,10 +139,7 @@ impl Driver for Qemu {
             self.place.write_file(&console, b"")?;
         }
         let _ = fs::set_permissions(&console, fs::Permissions::from_mode(0o600));
-        let memory_mb = crate::facts::memory_mb().unwrap_or(0);
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let translation = Translation::on(memory_mb, cpus, &self.state.plan.machines);
-        let args = args::machine(machine, &uuid, self.accelerator, translation, &firmware);
+        let args = args::machine(machine, &uuid, self.accelerator, &firmware);
         self.start(Owner::Machine(&machine.name), args, self.log(machine))
     }
 
