@@ -58,7 +58,7 @@ e2e: build test-image ## The real cluster once more, in QEMU, from the baked dis
 	tests/e2e qemu
 
 .PHONY: e2e-ha
-e2e-ha: build test-image ## Three control planes and a worker in QEMU, from the baked disk, powered on one after the other
+e2e-ha: build test-image ## Three control planes in QEMU, from the baked disk, powered on one after the other
 	tests/e2e qemu ha
 
 .PHONY: e2e-faults
