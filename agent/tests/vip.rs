@@ -134,11 +134,12 @@ fn the_vip_leaves_a_machine_that_is_gone_and_does_not_come_back() {
         },
         |w, m| w.tell(m, "thaw all"),
     );
-    // Starved by its hypervisor, it gets a slice of time now and then.
+    // Starved by its hypervisor, it gets a slice of time now and then. Not in the instant in which the other has just
+    // claimed the VIP and has no bonus yet (endpoint/weight.rs): that is chance, and may be one move more.
     scene.moves(
         "starvation",
         |w, m| {
-            for (stands, runs) in [(300, 100), (600, 200), (900, 100), (400, 50), (1500, 300), (250, 250)] {
+            for (stands, runs) in [(200, 150), (600, 200), (900, 100), (400, 50), (1500, 300), (250, 250)] {
                 w.tell(m, "freeze all");
                 std::thread::sleep(Duration::from_millis(stands));
                 w.tell(m, "thaw all");

@@ -146,29 +146,31 @@ fn decide(receive: &Receiver<Event>, rules: Rules) -> io::Result<()> {
     let mut health = Health::new(rules, state.healthy);
     let mut number = None;
     let mut checked = now();
+    let mut before = state.clone();
     systemd.tell("READY=1");
     loop {
+        // Before it is said or kept what happened: a MASTER without its bonus loses to one that wakes up.
         let master = state.master_since.map(|since| Duration::from_secs_f64((now() - since).max(0.0)));
         let next = weight(health.healthy, master);
         if number != Some(next) {
             write_number(next)?;
             number = Some(next);
         }
-        let before = state.clone();
+        if state != before {
+            state.tell_since(&before);
+            state.save()?;
+            before = state.clone();
+        }
         match receive.recv_timeout(Duration::from_millis(250)) {
             Ok(Event::Checked(outcome)) => {
                 checked = now();
                 if health.see(outcome) {
                     state.healthy = Some(health.healthy);
-                    log::info!("this machine is {}healthy", if health.healthy { "" } else { "not " });
                 }
             }
             Ok(Event::Master(holds)) => state.become_master(holds),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("a thread has ended")),
-        }
-        if state != before {
-            state.save()?;
         }
         if now() - checked < (rules.patience + STALE).as_secs_f64() {
             systemd.tell("WATCHDOG=1");
@@ -190,9 +192,18 @@ impl State {
         self.master_since = holds.then_some(clock.up);
         self.moves.push(VipMove { at: clock.at, up: clock.up, holds });
         self.moves.drain(..self.moves.len().saturating_sub(MOVES));
-        log::info!("{}", vip_line(holds));
-        crate::report::stamped(vip_line(holds));
-        if let Some(line) = self.restless(clock.up) {
+    }
+
+    /// In the journal and on the console: what is another than it was.
+    fn tell_since(&mut self, before: &Self) {
+        if let Some(healthy) = self.healthy.filter(|_| self.healthy != before.healthy) {
+            log::info!("this machine is {}healthy", if healthy { "" } else { "not " });
+        }
+        let Some(last) = self.moves.last().filter(|_| self.moves != before.moves) else { return };
+        let (up, line) = (last.up, vip_line(last.holds));
+        log::info!("{line}");
+        crate::report::stamped(line);
+        if let Some(line) = self.restless(up) {
             log::warn!("{line}");
             crate::report::stamped(&line);
         }

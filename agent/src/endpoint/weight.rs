@@ -4,7 +4,9 @@
 //! The bonus is the larger the younger the mastership is. A machine that was paused (a live migration, a
 //! starved hypervisor) wakes up as MASTER with the number of before; the one that took over meanwhile is
 //! younger, has more, and keeps the VIP. So it moves once and never back, and an old MASTER that merely
-//! sees a machine of higher priority come back keeps it, too.
+//! sees a machine of higher priority come back keeps it, too. One that wakes up in the few milliseconds between the
+//! other's claim and its bonus takes the VIP back, until it stands again: whoever makes that time longer makes this
+//! likelier.
 
 use std::time::Duration;
 
