@@ -115,6 +115,20 @@ fn each_fault_is_told() {
     });
     assert_eq!(etcd, ["etcd on cp1: CrashLoopBackOff, ended with exit code 2"]);
 
+    let restarted = after(|a| {
+        pod(a, "etcd-cp1")["status"] = json!({
+            "phase": "Running",
+            "containerStatuses": [{ "ready": false, "state": { "running": { "startedAt": "2026-11-29T08:00:20Z" } },
+                "lastState": { "terminated": { "exitCode": 255, "finishedAt": "2026-11-29T08:00:03Z" } } }],
+        });
+    });
+    assert_eq!(
+        restarted,
+        [
+            "etcd on cp1: ended with exit code 255 at 2026-11-29T08:00:03Z, runs since 2026-11-29T08:00:20Z, not ready"
+        ]
+    );
+
     let gone = after(|a| {
         let items = a.pods["items"].as_array_mut().expect("a list");
         items.retain(|p| p["metadata"]["labels"]["component"] != "kube-scheduler");

@@ -35,7 +35,12 @@ pub fn trouble(pod: &Value) -> Option<String> {
             words.push(reason.to_owned());
         }
         if let Some(last) = ended.iter().find(|t| !t.is_null() && t["exitCode"] != 0) {
-            words.push(format!("ended with exit code {}", last["exitCode"]));
+            // After a power cut the kubelet's word is old for a while: the time tells.
+            let at = last["finishedAt"].as_str().map(|at| format!(" at {at}")).unwrap_or_default();
+            words.push(format!("ended with exit code {}{at}", last["exitCode"]));
+        }
+        if let Some(since) = status["state"]["running"]["startedAt"].as_str() {
+            words.push(format!("runs since {since}, not ready"));
         }
         if let Some(message) = waiting["message"].as_str() {
             words.push(message.chars().take(160).collect());
