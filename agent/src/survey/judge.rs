@@ -3,7 +3,7 @@
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::planes::{is_control_plane, trouble};
+use super::planes::{is_control_plane, runs, trouble};
 use super::{Answers, CertificateRow, EtcdRow, Finding, NodeRow, PlaneRow, Refusal, Survey, VipRow};
 use crate::image::{ROOT_ANNOTATION, VERSION_LABEL};
 use crate::kube::{condition, node_is_ready};
@@ -178,11 +178,16 @@ impl<'a> Judge<'a> {
                     Some(pod) => trouble(pod),
                 };
                 if let (Some(state), true) = (&state, ready) {
-                    self.find(
-                        &format!("{component} on {node}"),
-                        state.clone(),
-                        format!("on {node}: /etc/kubernetes/manifests/{component}.yaml must be there; `crictl ps -a` and `crictl logs` say what it did"),
-                    );
+                    let remedy = if pod.is_some_and(runs) {
+                        format!(
+                            "wait a minute, it was started; if it stays so, on {node} `crictl logs` and `journalctl -u kubelet` say why"
+                        )
+                    } else {
+                        format!(
+                            "on {node}: /etc/kubernetes/manifests/{component}.yaml must be there; `crictl ps -a` and `crictl logs` say what it did"
+                        )
+                    };
+                    self.find(&format!("{component} on {node}"), state.clone(), remedy);
                 }
                 etcd_well += usize::from(*component == "etcd" && state.is_none());
                 states.push(state.unwrap_or_else(|| "ok".into()));

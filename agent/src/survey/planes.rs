@@ -19,6 +19,12 @@ pub fn address(node: &Value) -> Option<Ipv4Addr> {
     list.iter().find(|a| a["type"] == "InternalIP")?["address"].as_str()?.parse().ok()
 }
 
+/// Whether a container of this pod was started and has not ended.
+pub fn runs(pod: &Value) -> bool {
+    let statuses = pod["status"]["containerStatuses"].as_array();
+    statuses.into_iter().flatten().any(|s| !s["state"]["running"].is_null())
+}
+
 /// `None` for a pod that does what it should; otherwise why it does not.
 pub fn trouble(pod: &Value) -> Option<String> {
     let phase = pod["status"]["phase"].as_str().unwrap_or("Unknown");

@@ -222,6 +222,8 @@ impl fmt::Display for Outcome {
                 writeln!(f, "  wait on: the same `kindling up` again")?;
             }
         }
-        write!(f, "  stop it: kindling down --state {state}")
+        // As it was called: it need not be in the PATH.
+        let program = std::env::args().next().unwrap_or_else(|| "kindling".into());
+        write!(f, "  stop it: {program} down --state {state}")
     }
 }
