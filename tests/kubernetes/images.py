@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Writes the container images of a test cluster, one archive an image, from compiled binaries and unpacked packages.
+"""Writes the container images of a test cluster, one archive an image, from compiled programs and unpacked packages.
 
-    images.py BINARIES DEBS OUT
+    images.py PROGRAMS DEBS OUT ADDON
 
-The archives are in `docker save`'s format with gzipped layers, which `ctr images import` and `docker load` both
+PROGRAMS may be empty: then the image of the tests' own tools is all that is made. ADDON is flannel's manifest. The archives are in `docker save`'s format with gzipped layers, which `ctr images import` and `docker load` both
 take. Names and tags are what the compiled kubeadm asks for. Owner, times and order are fixed.
 """
 import gzip
@@ -68,11 +68,15 @@ class Layer:
 
     def package_file(self, path):
         """Adds a file of a Debian package at its own place, with the libraries it needs."""
-        source = self.debs / path
+        source = self.found(path)
         mode = stat.S_IMODE(source.stat().st_mode) & 0o755
         path = path if path.startswith(("usr/", "etc/")) else f"usr/{path}"
         self.file(path, source.read_bytes(), mode)
         self._libraries(source)
+
+    def found(self, path):
+        """Where a file lies: newer releases have in usr/ what older ones link there."""
+        return next(p for p in (self.debs / path, self.debs / "usr" / path) if p.exists())
 
     def _libraries(self, source):
         with source.open("rb") as f:
@@ -86,7 +90,7 @@ class Layer:
             self._library(found[0], f"usr/lib/{found[0].parent.name}/{name}")
         for loader in re.findall(r"interpreter: /(\S+)\]", text):
             # Packages have a link at the path that programs name; the image gets the file itself.
-            self._library(self.debs / loader, f"usr/{loader}")
+            self._library(self.found(loader), f"usr/{loader}")
 
     def _library(self, source, path):
         if path not in self.entries:
@@ -111,7 +115,7 @@ class Layer:
 
     def busybox(self):
         """busybox under the names of all its applets that nothing else in the image has."""
-        program = self.debs / "bin/busybox"
+        program = self.found("bin/busybox")
         self.package_file("bin/busybox")
         for applet in subprocess.run([program, "--list"], check=True, capture_output=True, text=True).stdout.split():
             if not any(f"usr/{place}/{applet}" in self.entries for place in ("bin", "sbin", "local/bin")):
@@ -156,67 +160,71 @@ def archive(out, name, layer, config):
     return f"{name}  {path.stat().st_size / 1e6:.1f} MB, unpacked {len(plain) / 1e6:.1f} MB"
 
 
-def stand_in(what):
-    return {"Labels": {"kindling.test/stand-in": what}}
-
-
-def images(binaries, debs, names):
-    """Yields name, layer and configuration of every image."""
+def images(programs, debs, names):
+    """Yields name, layer and configuration of every image of these programs."""
     for component in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"):
         layer = Layer(debs)
-        layer.program(binaries / component, f"usr/local/bin/{component}")
+        layer.program(programs / component, f"usr/local/bin/{component}")
         if component == "kube-proxy":
             layer.iptables()
             layer.package_file("usr/sbin/conntrack")
+            layer.package_file("usr/sbin/nft")
         yield names[component], layer, {}
 
     layer = Layer(debs)
-    layer.package_file("usr/bin/etcd")
-    layer.package_file("usr/bin/etcdctl")
-    yield names["etcd"], layer, stand_in("Debian's etcd 3.4, under the tag that kubeadm asks for")
+    for program in ("etcd", "etcdctl", "etcdutl"):
+        layer.program(programs / program, f"usr/local/bin/{program}")
+    yield names["etcd"], layer, {}
 
     layer = Layer(debs)
-    layer.program(binaries / "pause", "pause")
+    layer.program(programs / "pause", "pause")
     yield names["pause"], layer, {"Entrypoint": ["/pause"], "User": "65535:65535"}
 
-    # Debian has no CoreDNS. This answers the Deployment's probes, so that its pods become Ready, and no DNS query.
     layer = Layer(debs)
-    layer.busybox()
-    layer.file("www/health", b"OK")
-    layer.file("www/ready", b"OK")
-    layer.file("coredns", STAND_IN_COREDNS, 0o755)
-    yield names["coredns"], layer, {"Entrypoint": ["/coredns"], **stand_in("not CoreDNS: answers probes, resolves nothing")}
+    layer.program(programs / "coredns", "coredns")
+    yield names["coredns"], layer, {"Entrypoint": ["/coredns"]}
 
     layer = Layer(debs)
-    layer.program(binaries / "kubectl", "usr/local/bin/kubectl")
-    layer.file("usr/local/bin/hostgw", (HERE / "hostgw.sh").read_bytes(), 0o755)
+    for program in ("flanneld", "install-conf"):
+        layer.program(programs / program, f"opt/bin/{program}")
     layer.package_file("bin/ip")
     layer.link("usr/sbin/ip", "../bin/ip")
     layer.iptables()
+    yield names["flannel"], layer, {"Entrypoint": ["/opt/bin/flanneld"]}
+
+    # The add-on's container copies the plugin to the node with `cp`.
+    layer = Layer(debs)
+    layer.program(programs / "flannel-cni-plugin", "flannel")
     layer.busybox()
-    yield "kindling.test/tools:1", layer, {"Cmd": ["sh"]}
+    yield names["flannel-cni-plugin"], layer, {"Labels": {"kindling.test/version": "v0.9.1 of containernetworking/plugins"}}
 
 
-STAND_IN_COREDNS = b"""#!/bin/sh
-# Not CoreDNS: a stand-in for tests, which only answers the probes of kubeadm's Deployment.
-trap 'exit 0' TERM INT
-httpd -p 8080 -h /www
-httpd -p 8181 -h /www
-while :; do sleep 3600 & wait $!; done
-"""
+def tools(debs):
+    """What the tests run in pods: a shell, an HTTP server and client, a resolver."""
+    layer = Layer(debs)
+    layer.busybox()
+    return "kindling.test/tools:1", layer, {"Cmd": ["sh"]}
+
+
+def names_of(programs, addon):
+    """Image names by their last part: what this kubeadm asks for, and what the add-on's manifest names."""
+    kubeadm = programs / "kubeadm"
+    version = subprocess.run([kubeadm, "version", "-o", "short"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    listed = subprocess.run(
+        [kubeadm, "config", "images", "list", "--kubernetes-version", version], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.split()
+    listed += re.findall(r"^\s*image:\s*(\S+)", addon.read_text(), re.MULTILINE)
+    return {name.rsplit("/", 1)[1].split(":")[0]: name for name in listed}
 
 
 def main():
-    binaries, debs, out = map(Path, sys.argv[1:])
-    listed = subprocess.run(
-        [binaries / "kubeadm", "config", "images", "list", "--kubernetes-version",
-         subprocess.run([binaries / "kubeadm", "version", "-o", "short"], check=True, capture_output=True, text=True).stdout.strip()],
-        check=True, stdout=subprocess.PIPE, text=True,
-    ).stdout.split()
-    names = {name.rsplit("/", 1)[1].split(":")[0]: name for name in listed}
+    programs, debs, out, addon = map(Path, sys.argv[1:])
+    wanted = [tools(debs)]
+    if (programs / "kube-apiserver").exists():
+        wanted += images(programs, debs, names_of(programs, addon))
     # Compression lets go of the interpreter's lock, so threads use both cores.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for line in pool.map(lambda image: archive(out, *image), images(binaries, debs, names)):
+        for line in pool.map(lambda image: archive(out, *image), wanted):
             print(line)
 
 
