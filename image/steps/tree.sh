@@ -16,6 +16,7 @@ node_tree() {
         say 'no cri-dockerd: nodes of Kubernetes 1.24 and newer refuse runtime = "docker"; image/README.md says how to bring it'
     lay_cni_links
     lay_store
+    lay_etcd
     lay_extras
     lay_comforts
     printf 'IMAGE_VERSION="%s"\n' "$VERSION" >>"$TREE/usr/lib/os-release"
@@ -68,6 +69,17 @@ lay_cni_links() {
         printf 'L /var/opt/cni/bin/%s - - - - /usr/lib/cni/%s\n' "$plugin" "$plugin"
         ln -sfn "/usr/lib/cni/$plugin" "$TREE/var/opt/cni/bin/$plugin"
     done >"$TREE/usr/lib/tmpfiles.d/kindling-cni.conf"
+}
+
+# Machines of an external etcd run the one that this kubeadm asks for: the folder's, or that of the preloaded image. What the
+# distributions have is older than any that kubeadm takes.
+lay_etcd() {
+    local program
+    for program in etcd etcdctl etcdutl; do
+        [[ -e $TREE/usr/bin/$program || -z $STORE || ! -e $STORE/etcd/$program ]] ||
+            install -m 0755 "$STORE/etcd/$program" "$TREE/usr/bin/$program"
+    done
+    [[ -e $TREE/usr/bin/etcd ]] || say 'no etcd: none is among the preloaded images; machines of an external etcd refuse this image'
 }
 
 lay_store() {
