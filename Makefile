@@ -81,6 +81,10 @@ e2e-image: build test-image ## The disk in QEMU: sealed, updated, rolled back, u
 	tests/image-twice
 	tests/image-options
 
+.PHONY: matrix
+matrix: build ## Every supported minor of Kubernetes in machines, through a power cut, a lost control plane, renewed certificates: a table (root)
+	tests/matrix $(VERSIONS)
+
 .PHONY: chaos
 chaos: build test-tree ## N=3 formations with random faults, of the seeds SEED=1, ...; in machines (root)
 	tests/chaos $(or $(N),3) $(or $(SEED),1)

@@ -18,8 +18,8 @@ TITLES = {"kindling": "Kindling", "in-turn": "kubeadm, one after the other", "at
 SUMS = {"cluster_ready": "all Ready", "all_done": "and every agent or script done"}
 FILE = """version = 1
 name = "formation"
-kubernetes = "v1.20.2"
-addons = ["hostgw"]
+kubernetes = "v1.37.2"
+addons = ["flannel"]
 [endpoint]
 host = "kubeapi.kindling.test"
 vip = "10.0.0.10"

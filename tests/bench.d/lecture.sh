@@ -106,28 +106,26 @@ keepalived() {
 }
 
 # The flags that the lecture gives kubeadm, as its configuration, as this cluster needs settings that have no flag
-# and kubeadm refuses to take both: v1.20 wants to be told the kubelet's cgroup driver; conntrack's limits cannot be
-# written in a container; the image's /usr is nobody's to write to.
-# The kernel's configuration and the swap that a container shows are the host's.
+# and kubeadm refuses to take both: conntrack's limits cannot be written in a container; the image's /usr cannot be written to.
+# The kernel's configuration, its control groups and the swap that a container shows are the host's.
 init() {
     cat >/etc/lecture/kubeadm.yaml <<-END
-	apiVersion: kubeadm.k8s.io/v1beta2
+	apiVersion: kubeadm.k8s.io/v1beta4
 	kind: InitConfiguration
 	bootstrapTokens: [{token: "$TOKEN", ttl: "0"}]
 	localAPIEndpoint: {advertiseAddress: "$ADDRESS"}
 	nodeRegistration: {criSocket: $socket, ignorePreflightErrors: [SystemVerification, Swap]}
 	---
-	apiVersion: kubeadm.k8s.io/v1beta2
+	apiVersion: kubeadm.k8s.io/v1beta4
 	kind: ClusterConfiguration
 	kubernetesVersion: "$VERSION"
 	controlPlaneEndpoint: "$ENDPOINT"
 	networking: {podSubnet: "$PODS", serviceSubnet: "$SERVICES"}
-	controllerManager: {extraArgs: {flex-volume-plugin-dir: /var/lib/kubelet/volumeplugins}}
 	---
 	apiVersion: kubelet.config.k8s.io/v1beta1
 	kind: KubeletConfiguration
-	cgroupDriver: systemd
 	failSwapOn: false
+	failCgroupV1: false
 	volumePluginDir: /var/lib/kubelet/volumeplugins
 	---
 	apiVersion: kubeproxy.config.k8s.io/v1alpha1
@@ -142,14 +140,14 @@ init() {
 addons() {
     local addon
     for addon in $ADDONS; do
-        kubectl apply -f "/usr/share/kindling/addons/$addon.yaml"
+        sed "s|@PODS@|$PODS|" "/usr/share/kindling/addons/$addon.yaml" | kubectl apply -f -
     done
 }
 
 # The last that kubeadm does on a control plane is to give its Node a label; a token may read Nodes.
 joined() {
     curl --silent --insecure --max-time 5 --header @- "https://$ENDPOINT/api/v1/nodes/$1" \
-        <<<"Authorization: Bearer $TOKEN" | grep '"node-role.kubernetes.io/master"' >/dev/null
+        <<<"Authorization: Bearer $TOKEN" | grep '"node-role.kubernetes.io/control-plane"' >/dev/null
 }
 
 # A person would wait until the control plane is there. A script that starts with it can only try again.

@@ -1,7 +1,12 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # set by the reader
-# A real cluster under test: what tests/e2e and tests/ha share. Whoever reads this sets `work`, `kindling`, `driver`
-# and `bin` (the folder of kubectl).
+# A real cluster under test: what tests/e2e and tests/ha share. Whoever reads this sets `work`, `kindling` and `driver`.
+# KUBERNETES_VERSION= names another version than the default of tests/kubernetes/build, TEST_IMAGE= the folder of its image.
+
+image=${TEST_IMAGE:-build/image/test}
+folder=$(tests/kubernetes/build)
+bin=$folder/bin
+version=$(<"$folder/VERSION")
 
 passed=0
 
@@ -24,6 +29,57 @@ eventually() {
     passed=$((passed + 1))
 }
 
+# A server on every node, see workload.yaml; what follows asks them.
+workload() { kubectl apply -f tests/lib/workload.yaml; }
+web_pod() { kubectl get pods -l app=web --field-selector "spec.nodeName=$1,status.phase=Running" -o name; }
+
+# One of them runs on each of these nodes, and nowhere else.
+workload_runs() {
+    local got want
+    got=$(kubectl get pods -l app=web -o jsonpath='{range .items[?(@.status.phase=="Running")]}{.spec.nodeName}{"\n"}{end}' | sort)
+    want=$(printf '%s\n' "$@" | sort)
+    echo "$got"
+    [[ $got == "$want" ]]
+}
+
+# From a pod of each of these nodes the Service's name leads to a pod of another node: the cluster's DNS, the Service and the
+# network between nodes in one. Each answer is any of the pods'.
+names_lead_elsewhere() {
+    local node answers
+    for node in "$@"; do
+        answers=$(kubectl exec "$(web_pod "$node")" -- sh -c 'for n in 1 2 3 4 5 6 7 8 9 10; do timeout 5 wget -qO- http://web/; done' | sort -u)
+        echo "from $node: ${answers//$'\n'/ }"
+        grep -qvx "$node" <<<"$answers" || return 1
+    done
+}
+
+# What goes through the kubelet of each of these nodes: logs, attach and port-forward; exec is above.
+kubelets_stream() {
+    local node pod forward line
+    for node in "$@"; do
+        pod=$(web_pod "$node")
+        kubectl logs --tail=1 "$pod" | grep -qx "$node is here" || { echo "$node: no logs" && return 1; }
+        # It ends with its deadline, never by itself.
+        grep -qx "$node is here" < <(timeout 8 "$bin/kubectl" --kubeconfig "$work/state/admin.conf" attach "$pod" 2>&1) ||
+            { echo "$node: no attach" && return 1; }
+        coproc forward { exec timeout 15 "$bin/kubectl" --kubeconfig "$work/state/admin.conf" port-forward "$pod" :80 2>&1; }
+        # shellcheck disable=SC2154  # coproc sets it
+        read -r -t 10 line <&"${forward[0]}" || line=
+        line=${line#*127.0.0.1:}
+        [[ $(curl -sS --max-time 5 "http://127.0.0.1:${line%% *}/") == "$node" ]] || { echo "$node: no port-forward: $line" && return 1; }
+        # shellcheck disable=SC2154  # coproc sets it, too
+        kill "$forward_PID" && wait "$forward_PID" 2>/dev/null || true
+    done
+}
+
+# The pods of cluster DNS run on as many nodes as there can be: one that dies leaves the other.
+names_are_spread() {
+    local got
+    got=$(kubectl -n kube-system get pods -l k8s-app=kube-dns -o jsonpath='{range .items[?(@.status.phase=="Running")]}{.spec.nodeName}{"\n"}{end}')
+    echo "$got"
+    [[ $(sort -u <<<"$got" | wc -l) == 2 ]]
+}
+
 # What a cluster that is not as it should be says of itself.
 tell_why() {
     local console
@@ -31,6 +87,7 @@ tell_why() {
     cat "$work/first-up" 2>/dev/null || true
     kubectl get nodes -o wide || true
     kubectl get pods -A -o wide || true
+    kubectl -n kube-system logs -l k8s-app=kube-dns --tail=5 || true
     kubectl get events -A --sort-by=.lastTimestamp 2>/dev/null | tail -n 20 || true
     # The machines are removed; what they said may be wanted whole.
     mkdir -p "$work/failed"
@@ -55,7 +112,7 @@ console_has() { grep -aqE "$2" "$work/state/nodes/$1/console.log"; }
 shape=()
 
 up() {
-    "$kindling" up --driver "$driver" --cluster "$work/cluster.toml" --seeds "$work/seeds" --image build/image/test \
+    "$kindling" up --driver "$driver" --cluster "$work/cluster.toml" --seeds "$work/seeds" --image "$image" \
         --state "$work/state" "${shape[@]}" "$@"
 }
 
