@@ -7,8 +7,9 @@ SHELL := /bin/bash
 export KINDLING_CACHE ?= $(CURDIR)/.cache
 # Options of `make image`; image/bake --help says more of each.
 export DISTRO ?= ubuntu
-export MIRROR KUBERNETES KUBERNETES_DIR KUBERNETES_VERSION KUBERNETES_MIRROR SECURE_BOOT_KEY SECURE_BOOT_CERTIFICATE UPDATE
-export ARCHITECTURE IMAGES IMAGE_REPOSITORY PACKAGES EXTRA_CA SSH_KEY PROXY
+export MIRROR SECURITY_MIRROR DEBIAN_MIRROR CRI_DOCKERD CRI_DOCKERD_SHA256
+export KUBERNETES KUBERNETES_DIR KUBERNETES_VERSION KUBERNETES_MIRROR SECURE_BOOT_KEY SECURE_BOOT_CERTIFICATE UPDATE
+export ARCHITECTURE IMAGES IMAGE_REPOSITORY IMAGE_MIRRORS PACKAGES EXTRA_CA SSH_KEY PROXY
 
 KINDLING := target/release/kindling
 DEMO := build/demo
@@ -38,8 +39,8 @@ demo-ha-down: ## Stop the HA demo's machines and remove them
 	$(KINDLING) down --cluster $(DEMO)-ha/cluster.toml --state $(DEMO)-ha/state
 
 .PHONY: build
-build: tools ## The kindling binary: target/release/kindling
-	cargo build --release --locked
+build: ## The kindling binary: target/release/kindling
+	image/cargo build --release --locked
 
 .PHONY: image
 image: build ## The node image: build/image/DISTRO/kindling.{qcow2,raw}
@@ -100,10 +101,6 @@ lint: ## rustfmt, clippy, shellcheck, the dependencies' licences and advisories;
 .PHONY: clean
 clean: ## Remove what was built; what is kept in KINDLING_CACHE stays
 	rm -rf build target
-
-.PHONY: tools
-tools:
-	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.88 or newer, see https://rustup.rs" >&2; exit 1; }
 
 # The image that the tests and the demo boot: Debian 13 with the Kubernetes that Debian's own source
 # package gives, so that nothing but Debian's archive must be reached.

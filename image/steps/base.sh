@@ -31,8 +31,8 @@ run_mkosi_for_node() { # FOLDER ARGUMENTS...
     local folder=$1
     shift
     # mkosi's own cache of installed packages, so that a changed setting costs no installation. It tells images apart by
-    # distribution only, hence a folder for each.
-    local incremental=$CACHE/$KIND/incremental-${folder##*/}
+    # distribution only, hence a folder for each, and for each source of Kubernetes, whose packages differ.
+    local incremental=$CACHE/$KIND/incremental-${folder##*/}-$KUBERNETES
     mkdir -p "$incremental"
     run_mkosi "$folder" "${PLATFORM[@]}" --tools-tree "$TOOLS" --sandbox-tree "$CACHE/sandbox-$DISTRO" \
         --cache-directory "$incremental" --incremental yes "$@"
@@ -40,25 +40,23 @@ run_mkosi_for_node() { # FOLDER ARGUMENTS...
 
 # What differs with the source of Kubernetes, and what the operator adds, as arguments of mkosi.
 kubernetes_arguments() {
-    local package deb count
+    local package deb
     KUBERNETES_ARGUMENTS=(--profile "kubernetes-$KUBERNETES")
     for package in "${EXTRA_PACKAGES[@]}"; do KUBERNETES_ARGUMENTS+=(--package "$package"); done
-    count=${#KUBERNETES_ARGUMENTS[@]}
-    case $KUBERNETES in
-        apt)
-            for package in kubelet kubeadm kubectl; do
-                KUBERNETES_ARGUMENTS+=(--package "$package=$KUBERNETES_VERSION-*")
-            done
-            ;;
-        dir)
-            for deb in "$KUBERNETES_DIR"/debs/*.deb; do
-                [[ -e $deb ]] || continue
-                KUBERNETES_ARGUMENTS+=(--package "$(dpkg-deb -f "$deb" Package)")
-            done
-            ((${#KUBERNETES_ARGUMENTS[@]} == count)) ||
-                KUBERNETES_ARGUMENTS+=(--package-directory "$KUBERNETES_DIR/debs")
-            ;;
-    esac
+    if [[ $KUBERNETES == apt ]]; then
+        for package in kubelet kubeadm kubectl; do
+            KUBERNETES_ARGUMENTS+=(--package "$package=$KUBERNETES_VERSION-*")
+        done
+    fi
+    ((${#DEBS[@]})) || return 0
+    clear_folder "$CACHE/$KIND/debs"
+    for deb in "${DEBS[@]}"; do
+        cp "$deb" "$CACHE/$KIND/debs/"
+        # With its version: the distribution's may be newer.
+        # shellcheck disable=SC2016  # dpkg's own placeholders
+        KUBERNETES_ARGUMENTS+=(--package "$(dpkg-deb --show --showformat='${Package}=${Version}' "$deb")")
+    done
+    KUBERNETES_ARGUMENTS+=(--package-directory "$CACHE/$KIND/debs")
 }
 
 summary() {
@@ -71,7 +69,8 @@ summary() {
 base_tree() {
     BASE=$CACHE/$KIND/base-$KEY_BASE
     [[ ! -d $BASE ]] || { touch "$BASE"; return 0; }
-    say "baking the base tree ($DISTRO)"
+    say "baking the base tree: $DISTRO, from $(distribution_mirror)"
+    mirror_warnings
     local work=$CACHE/$KIND/base.work
     sandbox_tree "$DISTRO" "$CACHE/sandbox-$DISTRO"
     [[ $KUBERNETES != apt ]] || kubernetes_sandbox_tree "$CACHE/sandbox-$DISTRO"

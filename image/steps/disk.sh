@@ -1,8 +1,12 @@
 # shellcheck shell=bash
 # The bootable disk, and the exchange of the old outputs for the new ones. Read by `image/bake`.
 
-# What the initrd needs, as modules or built into the kernel; mkosi passes over names that it does not find.
-KERNEL_NEEDS=(dm-verity erofs overlay ext4 virtio_blk)
+# What the initrd needs, and what a node does (bridged pods, VXLAN, kube-proxy and the CNI plugins by nf_tables), as modules or built
+# into the kernel; mkosi passes over names that it does not find.
+KERNEL_NEEDS=(dm-verity erofs overlay ext4 virtio_blk virtio_net
+    bridge br_netfilter veth vxlan nf_conntrack nf_nat nf_tables nft_compat)
+# A disk and a network card of vSphere, which the OVA asks for.
+KERNEL_NEEDS_amd64=(vmw_pvscsi vmxnet3)
 
 # An image that is grown to this size can be booted as it is; blocks that nobody wrote take no space.
 DISK_SIZE=20G
@@ -45,11 +49,13 @@ repart_definitions() { # FOLDER
 }
 
 check_kernel() {
-    local name missing=() modules=("$TREE"/usr/lib/modules/*)
-    for name in "${KERNEL_NEEDS[@]}"; do
-        grep -qE "/${name//[-_]/[-_]}\.ko" "${modules[0]}"/modules.{dep,builtin} || missing+=("$name")
+    local name missing=() modules=("$TREE"/usr/lib/modules/*) needs=("${KERNEL_NEEDS[@]}")
+    [[ $ARCHITECTURE != amd64 ]] || needs+=("${KERNEL_NEEDS_amd64[@]}")
+    for name in "${needs[@]}"; do
+        grep -qE "/${name//[-_]/[-_]}\.ko(\.[a-z]+)?(:|$)" "${modules[0]}"/modules.{dep,builtin} || missing+=("$name")
     done
-    ((${#missing[@]} == 0)) || die "the kernel ${modules[0]##*/} has no ${missing[*]}: the image would not boot"
+    ((${#missing[@]} == 0)) || die "the kernel ${modules[0]##*/} has no ${missing[*]}: the image would not boot, or its nodes would not
+work; a package that has them can be named by PACKAGES= (Ubuntu: linux-image-generic)"
 }
 
 # A UUID that follows from a text.
@@ -104,6 +110,8 @@ describe() {
     if [[ $KUBERNETES == dir ]]; then
         for folder in bin cni addons images debs; do options+=("material=kubernetes/$folder=$KUBERNETES_DIR/$folder"); done
     fi
+    [[ -z $CRI_DOCKERD_PROGRAM ]] || options+=("material=cri-dockerd=$CRI_DOCKERD_PROGRAM")
+    [[ ! -e $OUT/tree/usr/bin/cri-dockerd ]] || options+=("cri-dockerd=$(cri_dockerd_version "$OUT/tree")")
     [[ -z ${SECURE_BOOT_CERTIFICATE-} ]] || options+=("material=secure-boot-certificate=$SECURE_BOOT_CERTIFICATE")
     "$IMAGE/steps/describe" "$OUT" "${options[@]}"
 }

@@ -1,13 +1,21 @@
 # shellcheck shell=bash
-# What an operator adds to an image: packages, certificate authorities, an SSH key, container images. Read by `image/bake`.
+# What an operator adds to an image: packages, certificate authorities, an SSH key. Read by `image/bake`.
 
 check_extras() {
     local word file
-    EXTRA_PACKAGES=() IMAGE_ARCHIVES=() IMAGES_OF_KUBEADM='' IMAGE_REPOSITORY=${IMAGE_REPOSITORY-}
+    EXTRA_PACKAGES=() DEBS=()
     for word in ${PACKAGES-}; do
-        [[ $word =~ ^[a-z0-9][a-z0-9+.=:~*-]+$ ]] || die "PACKAGES=: \"$word\" is no package's name"
-        EXTRA_PACKAGES+=("$word")
+        if [[ $word == *.deb ]]; then
+            dpkg-deb --info "$word" >/dev/null 2>&1 || die "PACKAGES=: \"$word\" is no file of a package (.deb)"
+            DEBS+=("$(realpath "$word")")
+        else
+            [[ $word =~ ^[a-z0-9][a-z0-9+.=:~*-]+$ ]] || die "PACKAGES=: \"$word\" is neither a package's name nor a file (.deb)"
+            EXTRA_PACKAGES+=("$word")
+        fi
     done
+    if [[ $KUBERNETES == dir ]]; then
+        for file in "$KUBERNETES_DIR"/debs/*.deb; do [[ ! -e $file ]] || DEBS+=("$file"); done
+    fi
     if [[ -n ${EXTRA_CA-} ]]; then
         grep -q 'BEGIN CERTIFICATE' "$EXTRA_CA" 2>/dev/null || die "EXTRA_CA=$EXTRA_CA: no file with certificates (PEM)"
         ! grep -q 'PRIVATE KEY' "$EXTRA_CA" || die "EXTRA_CA=$EXTRA_CA holds a private key: it would be in every image"
@@ -20,20 +28,6 @@ check_extras() {
         SSH_KEY=$(realpath "$SSH_KEY")
         EXTRA_PACKAGES+=(openssh-server)
     fi
-    for word in ${IMAGES-}; do
-        if [[ $word == kubeadm ]]; then
-            IMAGES_OF_KUBEADM=yes
-        elif [[ -d $word ]]; then
-            while read -r file; do IMAGE_ARCHIVES+=("$file"); done < <(find "$(realpath "$word")" -maxdepth 1 -name '*.tar' | LC_ALL=C sort)
-        elif [[ -s $word ]]; then
-            IMAGE_ARCHIVES+=("$(realpath "$word")")
-        else
-            die "IMAGES=: \"$word\" is neither an archive of images (.tar), nor a folder of such, nor the word kubeadm"
-        fi
-    done
-    if [[ $KUBERNETES == dir ]]; then
-        while read -r file; do IMAGE_ARCHIVES+=("$file"); done < <(find "$KUBERNETES_DIR/images" -maxdepth 1 -name '*.tar' 2>/dev/null | LC_ALL=C sort)
-    fi
     if [[ -n ${PROXY-} ]]; then
         [[ $PROXY == http?(s)://* ]] || die "PROXY=$PROXY: not a URL such as http://proxy.example:3128"
         export http_proxy=$PROXY https_proxy=$PROXY
@@ -41,30 +35,6 @@ check_extras() {
     else
         PROXY_ARGUMENTS=()
     fi
-}
-
-# The images that this version of kubeadm wants, each an archive in the cache.
-fetch_images_of_kubeadm() {
-    [[ -n $IMAGES_OF_KUBEADM ]] || return 0
-    local image archive kubeadm=(chroot "$BASE/tree" kubeadm) options=(--override-os linux --override-arch "$ARCHITECTURE")
-    [[ $KUBERNETES == apt ]] || kubeadm=("$KUBERNETES_DIR/bin/kubeadm")
-    mkdir -p "$CACHE/images"
-    [[ -z ${EXTRA_CA-} ]] || { mkdir -p "$CACHE/images/certs" && cp "$EXTRA_CA" "$CACHE/images/certs/extra.crt"; }
-    while read -r image; do
-        archive=$CACHE/images/$(combine "$image" "$ARCHITECTURE").tar
-        if [[ ! -s $archive ]]; then
-            say "fetching $image"
-            rm -f "$archive.new"
-            # An OCI archive keeps the layers compressed, as the registry has them.
-            # skopeo comes with the tools tree; the network's resolver is the host's.
-            run_tool skopeo --insecure-policy copy --quiet --retry-times 3 "${options[@]}" ${EXTRA_CA:+--src-cert-dir "$CACHE/images/certs"} \
-                "docker://$image" "oci-archive:$archive.new:$image" ||
-                die "cannot fetch $image (IMAGE_REPOSITORY= names another registry, PROXY= the way to it)"
-            mv "$archive.new" "$archive"
-        fi
-        IMAGE_ARCHIVES+=("$archive")
-    done < <("${kubeadm[@]}" config images list --kubernetes-version "v${KUBERNETES_VERSION#v}" \
-        ${IMAGE_REPOSITORY:+--image-repository "$IMAGE_REPOSITORY"} 2>/dev/null)
 }
 
 # Into the tree: who is trusted, and who may log in.

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the baking machine must have: packages, mkosi, apt sources, tools. Read by `image/bake`.
+# What the baking machine must have: packages, mkosi, tools. Read by `image/bake`.
 
 # The only packages that are installed on the host, and only those that are missing. Everything else comes from
 # the tools tree.
@@ -17,63 +17,6 @@ host_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "${missing[@]}" >&2
 }
 
-# URIs of the host's own apt sources, without needing downloaded indexes: `host_uris debian` finds .../debian.
-host_uris() {
-    # shellcheck disable=SC2016  # apt's own placeholder
-    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
-        sed 's:/$::' | grep -E "/$1\$" | sort -u
-}
-
-debian_mirror() {
-    if [[ $DISTRO == debian && -n ${MIRROR-} ]]; then echo "$MIRROR"; else host_uris debian | head -n 1; fi
-}
-
-debian_security_mirror() {
-    if [[ $DISTRO == debian && -n ${MIRROR-} ]]; then
-        # Mirrors keep both archives side by side.
-        [[ $MIRROR == */debian ]] && echo "$MIRROR-security"
-    else
-        host_uris debian-security | head -n 1
-    fi
-}
-
-source_entry() { # URI SUITES COMPONENTS KEYRING
-    printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: %s\nSigned-By: %s\n\n' "$1" "$2" "$3" "$4"
-}
-
-debian_sources() { # RELEASE
-    local keyring=/usr/share/keyrings/debian-archive-keyring.gpg security
-    source_entry "$(debian_mirror)" "$1 $1-updates" main "$keyring"
-    security=$(debian_security_mirror)
-    [[ -z $security ]] || source_entry "$security" "$1-security" main "$keyring"
-}
-
-ubuntu_sources() { # RELEASE
-    local uri=${MIRROR:-$(host_uris ubuntu | head -n 1)}
-    source_entry "$uri" "$1 $1-updates $1-security" 'main universe' /usr/share/keyrings/ubuntu-archive-keyring.gpg
-}
-
-# A sandbox tree whose apt sources replace the ones that mkosi would make up (they name hosts that a mirror-only
-# machine does not reach). No mirror known: an empty tree, and mkosi's defaults.
-sandbox_tree() { # DISTRIBUTION FOLDER
-    local list=$2/etc/apt/sources.list.d/mkosi.sources
-    rm -rf "$2"
-    mkdir -p "${list%/*}"
-    case $1 in
-        debian) [[ -z $(debian_mirror) ]] || debian_sources trixie >"$list" ;;
-        ubuntu) [[ -z ${MIRROR:-$(host_uris ubuntu)} ]] || ubuntu_sources noble >"$list" ;;
-    esac
-}
-
-kubernetes_sandbox_tree() { # FOLDER
-    local minor=v${KUBERNETES_VERSION%.*} key=$1/etc/apt/keyrings/kubernetes.asc
-    local uri=$KUBERNETES_MIRROR/core:/stable:/$minor/deb
-    mkdir -p "${key%/*}"
-    curl -fsSL --retry 3 -o "$key" "$uri/Release.key" || die "cannot fetch $uri/Release.key (KUBERNETES_MIRROR=)"
-    printf 'Types: deb\nURIs: %s/\nSuites: /\nSigned-By: /etc/apt/keyrings/kubernetes.asc\n' "$uri" \
-        >"$1/etc/apt/sources.list.d/kubernetes.sources"
-}
-
 # mkosi >= 25: the installed one, or the package of Debian 13, fetched through a private apt configuration and
 # unpacked into the cache: nothing is installed.
 find_mkosi() {
@@ -81,7 +24,7 @@ find_mkosi() {
     have=$(command -v mkosi >/dev/null && mkosi --version 2>/dev/null | sed 's/^mkosi //') || true
     if [[ ${have%%.*} =~ ^[0-9]+$ ]] && ((${have%%.*} >= 25)); then
         MKOSI=(mkosi)
-        return
+        return 0
     fi
     local home=$CACHE/mkosi
     if [[ ! -x $home/usr/bin/mkosi ]]; then
@@ -94,8 +37,10 @@ find_mkosi() {
         local options=(-q -o "Dir::Etc::sourcelist=/dev/null" -o "Dir::Etc::sourceparts=$apt/sources"
             -o "Dir::State::lists=$apt/lists" -o "Dir::State::status=$apt/status" -o "Dir::Cache=$apt/cache"
             -o "APT::Sandbox::User=root" -o "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false")
-        apt-get "${options[@]}" update >&2
-        (cd "$apt" && apt-get "${options[@]}" download mkosi >&2)
+        [[ -z ${EXTRA_CA-} ]] || { ca_bundle && options+=(-o "Acquire::https::CaInfo=$CACHE/ca-bundle.pem"); }
+        (apt-get "${options[@]}" update && cd "$apt" && apt-get "${options[@]}" download mkosi) >&2 ||
+            die "cannot fetch mkosi from $(debian_mirror), Debian's archive (DISTRO=debian: MIRROR= names another; PROXY= the way there,
+EXTRA_CA= the CA of its certificate)"
         dpkg-deb -x "$apt"/mkosi_*.deb "$home.new"
         mv "$home.new" "$home"
         rm -rf "$apt"
@@ -108,7 +53,7 @@ tools_tree() {
     local key
     key=$({ cat "$IMAGE/tools/mkosi.conf"; "${MKOSI[@]}" --version; } | sha256sum | cut -c1-16)
     TOOLS=$CACHE/tools-$key
-    [[ -d $TOOLS ]] && return
+    [[ ! -d $TOOLS ]] || return 0
     say "baking the tools tree"
     sandbox_tree debian "$CACHE/sandbox-tools"
     local work=$CACHE/tools.work

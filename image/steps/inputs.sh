@@ -19,10 +19,13 @@ check_options() {
             [[ -s $KUBERNETES_DIR/VERSION && -d $KUBERNETES_DIR/bin ]] || die "$KUBERNETES_DIR has no VERSION or no bin/"
             KUBERNETES_DIR=$(realpath "$KUBERNETES_DIR")
             KUBERNETES_VERSION=$(<"$KUBERNETES_DIR/VERSION")
+            [[ $KUBERNETES_VERSION =~ ^v1\.([0-9]+)\.[0-9]+ ]] ||
+                die "$KUBERNETES_DIR/VERSION says \"$KUBERNETES_VERSION\": not a version such as v1.36.3"
+            ((BASH_REMATCH[1] >= 32)) || die "$KUBERNETES_DIR is Kubernetes $KUBERNETES_VERSION: older than 1.32"
             ;;
         apt)
             [[ ${KUBERNETES_VERSION-} =~ ^v?1\.([0-9]+)\.[0-9]+$ ]] ||
-                die "KUBERNETES=apt needs KUBERNETES_VERSION=, such as 1.32.3"
+                die "KUBERNETES=apt needs KUBERNETES_VERSION=, such as 1.36.3"
             ((BASH_REMATCH[1] >= 32)) || die "KUBERNETES_VERSION=$KUBERNETES_VERSION: older than 1.32"
             KUBERNETES_VERSION=${KUBERNETES_VERSION#v}
             ;;
@@ -41,12 +44,17 @@ check_baking() {
     [[ -x $AGENT ]] || die "no agent at $AGENT: build it, or name it by AGENT="
     local program
     for program in "$AGENT" ${KUBERNETES_DIR:+"$KUBERNETES_DIR/bin/kubelet"}; do
-        # e_machine of its header, elf(5).
-        [[ $(od -An -tu2 -j18 -N2 "$program" | tr -d ' ') == "$ELF_MACHINE" ]] || die "$program is not of ARCHITECTURE=$ARCHITECTURE"
+        of_architecture "$program" || die "$program is not of ARCHITECTURE=$ARCHITECTURE"
     done
     # Users of the node's own ids own files in the tree, and containerd's snapshots need real mounts.
     [[ $EUID == 0 ]] || die "root is needed: the tree's files belong to several users, and filling containerd's
-store mounts overlays; try: sudo --preserve-env image/bake"
+store mounts overlays. The same as root:
+  $(again)"
+}
+
+# Whether a program is of the image's architecture: e_machine of its header, elf(5).
+of_architecture() { # PROGRAM
+    [[ $(od -An -tx1 -N4 "$1" | tr -d ' \n') == 7f454c46 && $(od -An -tu2 -j18 -N2 "$1" | tr -d ' ') == "$ELF_MACHINE" ]]
 }
 
 # Digest of files and folders: names, modes and contents. Contents are read again only if a name, size or time
@@ -80,12 +88,12 @@ combine() { printf '%s\n' "$@" | sha256sum | cut -c1-16; }
 
 # One key a step: its own files, its options and the keys of the steps before it. Mirrors are in none of them.
 keys() {
-    local debs=none kubernetes=none images=none
-    if [[ $KUBERNETES == dir ]]; then
-        debs=$(digest "$KUBERNETES_DIR/debs")
-        kubernetes=$(digest "$KUBERNETES_DIR"/{VERSION,bin,addons,cni})
-    fi
-    images=$(combine "$(digest "${IMAGE_ARCHIVES[@]}")" "${IMAGES_OF_KUBEADM:+$KUBERNETES_VERSION $IMAGE_REPOSITORY}" "$ARCHITECTURE")
+    local debs kubernetes=none images manifests=()
+    debs=$(digest "${DEBS[@]}")
+    [[ $KUBERNETES != dir ]] || kubernetes=$(digest "$KUBERNETES_DIR"/{VERSION,bin,addons,cni})
+    [[ -z $IMAGES_OF_KUBEADM ]] || mapfile -t manifests < <(addon_manifests)
+    images=$(combine "$(digest "${IMAGE_ARCHIVES[@]}")" "${IMAGES_OF_KUBEADM:+$KUBERNETES_VERSION $IMAGE_REPOSITORY}" \
+        "$(digest "${manifests[@]}")" "$ARCHITECTURE")
     local common
     common=$(digest "$IMAGE/release" "$IMAGE/tools" "$IMAGE/steps/base.sh")
     # Those of a step that is kept must not follow commits that have nothing to do with it.
@@ -96,9 +104,10 @@ keys() {
     KEY_BASE=$(combine "$EPOCH_BASE" "$KIND" "${EXTRA_PACKAGES[*]}" "$KUBERNETES" "$KUBERNETES_VERSION" "$debs" "$common" \
         "$(digest "$IMAGE"/mkosi.{conf,conf.d,extra,profiles,postinst.chroot,finalize})")
     KEY_INITRD=$(combine "$EPOCH_INITRD" "$KIND" "$common" "$(digest "$IMAGE/initrd")")
-    KEY_IMAGES=$(combine "$images" "$(digest "$IMAGE"/steps/{store.sh,fill-store,settle-store})")
-    KEY_TREE=$(combine "$EPOCH" "$KEY_BASE" "$KEY_IMAGES" "$kubernetes" "$(digest "$AGENT")" \
-        "$(digest ${EXTRA_CA:+"$EXTRA_CA"} ${SSH_KEY:+"$SSH_KEY"})" "$(digest "$IMAGE"/steps/{tree.sh,extras.sh,settle-times})")
+    KEY_IMAGES=$(combine "$images" "$(digest "$IMAGE"/steps/{store.sh,images.sh,fill-store,settle-store})")
+    KEY_TREE=$(combine "$EPOCH" "$KEY_BASE" "$KEY_IMAGES" "$kubernetes" "$(digest "$AGENT")" "$(cri_dockerd_key)" \
+        "$(digest ${EXTRA_CA:+"$EXTRA_CA"} ${SSH_KEY:+"$SSH_KEY"})" \
+        "$(digest "$IMAGE"/steps/{tree.sh,extras.sh,cri-dockerd.sh,settle-times})")
     KEY_DISK=$(combine "$KEY_TREE" "$KEY_INITRD" "$(digest ${SECURE_BOOT_CERTIFICATE:+"$(realpath "$SECURE_BOOT_CERTIFICATE")"})" "$(digest "$IMAGE/disk" "$IMAGE/steps/disk.sh")")
     # Versions are compared by the boot loader and by systemd-sysupdate: Kubernetes first, then time. With `kindling_` it is a
     # partition's label, which has at most 36 characters.

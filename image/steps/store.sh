@@ -5,7 +5,7 @@
 containerd_store() {
     local version started
     STORE=
-    fetch_images_of_kubeadm
+    fetch_images
     ((${#IMAGE_ARCHIVES[@]})) || return 0
     version=$(chroot "$BASE/tree" containerd --version | sha256sum | cut -c1-8)
     STORE=$CACHE/$KIND/store-$KEY_IMAGES-$version

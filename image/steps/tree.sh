@@ -11,9 +11,8 @@ node_tree() {
     install -D -m 0755 "$AGENT" "$TREE/usr/bin/kindling"
     install -D -m 0644 "$IMAGE/README.md" "$TREE/usr/share/doc/kindling/README.md"
     mkdir -p "$TREE/usr/share/kindling/addons"
-    [[ $KUBERNETES != dir ]] || { lay_kubernetes && lay_metadata_route; }
-    [[ -e $TREE/usr/bin/cri-dockerd ]] ||
-        say 'no cri-dockerd: nodes of Kubernetes 1.24 and newer refuse runtime = "docker"; image/README.md says how to bring it'
+    [[ $KUBERNETES != dir ]] || lay_kubernetes
+    lay_cri_dockerd
     lay_cni_links
     lay_store
     lay_etcd
@@ -31,33 +30,12 @@ node_tree() {
 lay_kubernetes() {
     local file
     for file in "$KUBERNETES_DIR"/bin/*; do install -m 0755 "$file" "$TREE/usr/bin/${file##*/}"; done
-    lay_cri_dockerd
     for file in "$KUBERNETES_DIR"/cni/*; do
         [[ ! -f $file ]] || install -m 0755 "$file" "$TREE/usr/lib/cni/${file##*/}"
     done
     for file in "$KUBERNETES_DIR"/addons/*; do
         [[ ! -f $file ]] || install -m 0644 "$file" "$TREE/usr/share/kindling/addons/${file##*/}"
     done
-}
-
-# What stands between the kubelet and docker from 1.24 on. Its own package brings a unit; a bare binary has none.
-lay_cri_dockerd() {
-    local unit=$TREE/usr/lib/systemd/system/cri-docker.service
-    [[ -e $TREE/usr/bin/cri-dockerd ]] || return 0
-    [[ -e $unit ]] || printf '%s\n' '[Unit]' 'Description=cri-dockerd: docker for the kubelet' \
-        'Documentation=https://mirantis.github.io/cri-dockerd/' '' '[Service]' Type=notify ExecStart=/usr/bin/cri-dockerd \
-        Restart=always RestartSec=2 Delegate=yes KillMode=process '' '[Install]' WantedBy=multi-user.target >"$unit"
-}
-
-# Kubelets before 1.29 have cloud providers of their own and ask EC2's metadata service at each start; a
-# network that swallows the packets costs them 11 s each time. Refused at once, they go on at once.
-lay_metadata_route() {
-    local minor
-    minor=$(sed -E 's/^v1\.([0-9]+)\..*/\1/' "$KUBERNETES_DIR/VERSION")
-    ((minor < 29)) || return 0
-    install -d "$TREE/usr/lib/systemd/system/kubelet.service.d"
-    printf '%s\n' '[Service]' 'ExecStartPre=-/usr/sbin/ip route replace unreachable 169.254.169.254/32' \
-        >"$TREE/usr/lib/systemd/system/kubelet.service.d/20-no-metadata-service.conf"
 }
 
 # Links made anew by systemd-tmpfiles wherever /var is empty, and made here for the first boot.

@@ -1,0 +1,90 @@
+# shellcheck shell=bash
+# The container images that an image is baked with: which, and from where. Read by `image/bake`.
+
+check_images() {
+    local word file
+    IMAGE_ARCHIVES=() IMAGES_OF_KUBEADM='' IMAGE_REPOSITORY=${IMAGE_REPOSITORY-}
+    for word in ${IMAGES-}; do
+        if [[ $word == kubeadm ]]; then
+            IMAGES_OF_KUBEADM=yes
+        elif [[ -d $word ]]; then
+            while read -r file; do IMAGE_ARCHIVES+=("$file"); done < <(find "$(realpath "$word")" -maxdepth 1 -name '*.tar' | LC_ALL=C sort)
+        elif [[ -s $word ]]; then
+            IMAGE_ARCHIVES+=("$(realpath "$word")")
+        else
+            die "IMAGES=: \"$word\" is neither an archive of images (.tar), nor a folder of such, nor the word kubeadm"
+        fi
+    done
+    if [[ $KUBERNETES == dir && -d $KUBERNETES_DIR/images ]]; then
+        while read -r file; do IMAGE_ARCHIVES+=("$file"); done < <(find "$KUBERNETES_DIR/images" -maxdepth 1 -name '*.tar' | LC_ALL=C sort)
+    fi
+    for word in ${IMAGE_MIRRORS-}; do
+        [[ $word =~ ^[^=/]+(/[^=]+)?=[^=/]+(/[^=]+)?$ ]] ||
+            die "IMAGE_MIRRORS=: \"$word\" is not of the form ghcr.io=harbor.example.org/ghcr"
+    done
+}
+
+# The manifests of add-ons that the image will have: its own, and the folder's, which come over these.
+addon_manifests() {
+    local file own=$IMAGE/mkosi.extra/usr/share/kindling/addons folder=
+    [[ $KUBERNETES != dir ]] || folder=$KUBERNETES_DIR/addons
+    for file in "$own"/*.yaml; do
+        [[ -n $folder && -e $folder/${file##*/} ]] || printf '%s\n' "$file"
+    done
+    for file in ${folder:+"$folder"/*.yaml}; do
+        [[ ! -e $file ]] || printf '%s\n' "$file"
+    done
+}
+
+# Where an image is fetched from: its own registry, or what IMAGE_MIRRORS= puts in its place.
+image_source() { # NAME
+    local pair
+    for pair in ${IMAGE_MIRRORS-}; do
+        [[ $1 != "${pair%%=*}"/* ]] || { printf '%s\n' "${pair#*=}${1#"${pair%%=*}"}" && return 0; }
+    done
+    printf '%s\n' "$1"
+}
+
+# Those that this version of kubeadm wants and those that the add-ons name, each an archive in the cache. What an archive
+# holds that was given is not fetched.
+fetch_images() {
+    [[ -n $IMAGES_OF_KUBEADM ]] || return 0
+    local image wanted named held kubeadm=(chroot "$BASE/tree" kubeadm) manifests
+    [[ $KUBERNETES == apt ]] || kubeadm=("$KUBERNETES_DIR/bin/kubeadm")
+    if ! wanted=$("${kubeadm[@]}" config images list --kubernetes-version "v${KUBERNETES_VERSION#v}" \
+        ${IMAGE_REPOSITORY:+--image-repository "$IMAGE_REPOSITORY"} 2>"$CACHE/kubeadm.log") || [[ -z $wanted ]]; then
+        die "kubeadm does not name its images: $(tail -n 5 "$CACHE/kubeadm.log")"
+    fi
+    mapfile -t manifests < <(addon_manifests)
+    named=$("$IMAGE/steps/image-names" "${IMAGE_REPOSITORY:-registry.k8s.io}" "${manifests[@]}")
+    held=$("$IMAGE/steps/image-names" - "${IMAGE_ARCHIVES[@]}")
+    mkdir -p "$CACHE/images"
+    while read -r image; do
+        [[ -n $image ]] || continue
+        ! grep -qxF -- "$image" <<<"$held" || continue
+        if [[ $image == *@* ]]; then
+            say "$image is named by its digest: nodes pull it, it is not preloaded"
+            continue
+        fi
+        fetch_image "$image"
+    done < <(printf '%s\n' "$wanted" "$named" | awk '!seen[$0]++')
+}
+
+fetch_image() { # NAME
+    local from options=(--override-os linux --override-arch "$ARCHITECTURE") archive
+    archive=$CACHE/images/$(combine "$1" "$ARCHITECTURE").tar
+    if [[ ! -s $archive ]]; then
+        from=$(image_source "$1")
+        if [[ $from == "$1" ]]; then say "fetching $1"; else say "fetching $1 from $from"; fi
+        rm -f "$archive.new"
+        [[ -z ${EXTRA_CA-} ]] || { mkdir -p "$CACHE/images/certs" && cp "$EXTRA_CA" "$CACHE/images/certs/extra.crt"; }
+        # An OCI archive keeps the layers compressed, as the registry has them.
+        # skopeo comes with the tools tree; the network's resolver is the host's.
+        run_tool skopeo --insecure-policy copy --quiet --retry-times 3 "${options[@]}" ${EXTRA_CA:+--src-cert-dir "$CACHE/images/certs"} \
+            "docker://$from" "oci-archive:$archive.new:$1" ||
+            die "cannot fetch $from. IMAGE_REPOSITORY= names another registry for kubeadm's images, IMAGE_MIRRORS= one for others
+(such as ghcr.io=harbor.example.org/ghcr), IMAGES= an archive that holds $1, PROXY= the way there"
+        mv "$archive.new" "$archive"
+    fi
+    IMAGE_ARCHIVES+=("$archive")
+}

@@ -1,0 +1,31 @@
+# shellcheck shell=bash
+# How `image/bake` and `image/ova` speak, and how they end. PROGRAM is the name that they go by.
+
+say() { printf '[%4ds] %s\n' "$SECONDS" "$*" >&2; }
+die() { printf '%s: %s\n' "$PROGRAM" "$*" >&2; exit 1; }
+
+# What `set -e` ends without a word of its own is named by its place, in functions and subshells too, which end at their first
+# failure as everything else does. A subshell ends its parent, so the innermost place is the first line; one that `die` ended
+# has said why already.
+set -o errtrace
+shopt -s inherit_errexit
+ended() { # CODE FILE LINE COMMAND
+    printf '%s: ended with code %s at %s:%s: %s\n' "$PROGRAM" "$1" "${2#"$ROOT/"}" "$3" "$4" >&2
+}
+trap 'ended "$?" "${BASH_SOURCE[0]-$0}" "$LINENO" "$BASH_COMMAND"' ERR
+
+# The options of `image/bake`, of which `make image` passes on those that are set.
+OPTIONS=(DISTRO KUBERNETES KUBERNETES_DIR KUBERNETES_VERSION KUBERNETES_MIRROR ARCHITECTURE MIRROR SECURITY_MIRROR DEBIAN_MIRROR
+    CRI_DOCKERD CRI_DOCKERD_SHA256 IMAGES IMAGE_REPOSITORY IMAGE_MIRRORS PACKAGES EXTRA_CA SSH_KEY PROXY AGENT OUT KINDLING_CACHE
+    TREE_ONLY UPDATE SECURE_BOOT_KEY SECURE_BOOT_CERTIFICATE SOURCE_DATE_EPOCH)
+
+# This very call as root: sudo keeps no variable of its caller.
+again() {
+    local name words=()
+    for name in "${OPTIONS[@]}"; do
+        [[ -n ${!name-} ]] || continue
+        # It may hold a password.
+        if [[ $name == PROXY && $PROXY == *@* ]]; then words+=('PROXY=...'); else words+=("$name=${!name@Q}"); fi
+    done
+    printf 'sudo env %s %s\n' "${words[*]}" "${ROOT@Q}/$PROGRAM"
+}
