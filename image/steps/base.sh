@@ -51,7 +51,8 @@ kubernetes_arguments() {
     ((${#DEBS[@]})) || return 0
     clear_folder "$CACHE/$KIND/debs"
     for deb in "${DEBS[@]}"; do
-        cp "$deb" "$CACHE/$KIND/debs/"
+        # With its time, by which mkosi knows whether what it kept is still right.
+        cp -p "$deb" "$CACHE/$KIND/debs/"
         # With its version: the distribution's may be newer.
         # shellcheck disable=SC2016  # dpkg's own placeholders
         KUBERNETES_ARGUMENTS+=(--package "$(dpkg-deb --show --showformat='${Package}=${Version}' "$deb")")
