@@ -73,7 +73,7 @@ e2e-operator: build test-tree ## What takes long of the operator's day: libvirt,
 	tests/ha direct form certs
 
 .PHONY: e2e-image
-e2e-image: build test-image ## The disk in QEMU: sealed, updated, rolled back, under Secure Boot, with docker; baked twice to the same bytes
+e2e-image: build test-image ## The disk in QEMU: sealed, updated, rolled back, under Secure Boot, with docker; baked twice to the same bytes, with an operator's options, from packages
 	tests/sealed
 	tests/update
 	tests/update control-plane
@@ -81,6 +81,7 @@ e2e-image: build test-image ## The disk in QEMU: sealed, updated, rolled back, u
 	tests/e2e qemu docker
 	tests/image-twice
 	tests/image-options
+	tests/image-apt
 
 .PHONY: matrix
 matrix: build ## Every supported minor of Kubernetes in machines, through a power cut, a lost control plane, renewed certificates: a table (root)
