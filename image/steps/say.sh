@@ -1,8 +1,10 @@
 # shellcheck shell=bash
 # How `image/bake` and `image/ova` speak, and how they end. PROGRAM is the name that they go by.
 
-say() { printf '[%4ds] %s\n' "$SECONDS" "$*" >&2; }
-die() { printf '%s: %s\n' "$PROGRAM" "$*" >&2; exit 1; }
+say() { printf '[%4ds] %s\n' "$SECONDS" "$*" | masked >&2; }
+die() { printf '%s: %s\n' "$PROGRAM" "$*" | masked >&2; exit 1; }
+# Proxies and mirrors may be named with a password.
+masked() { sed -E 's|(://)[^/@[:space:]]+@|\1...@|g'; }
 
 # What `set -e` ends without a word of its own is named by its place, in functions and subshells too, which end at their first
 # failure as everything else does. A subshell ends its parent, so the innermost place is the first line; one that `die` ended
@@ -23,9 +25,7 @@ OPTIONS=(DISTRO KUBERNETES KUBERNETES_DIR KUBERNETES_VERSION KUBERNETES_MIRROR A
 again() {
     local name words=()
     for name in "${OPTIONS[@]}"; do
-        [[ -n ${!name-} ]] || continue
-        # It may hold a password.
-        if [[ $name == PROXY && $PROXY == *@* ]]; then words+=('PROXY=...'); else words+=("$name=${!name@Q}"); fi
+        [[ -z ${!name-} ]] || words+=("$name=${!name@Q}")
     done
     printf 'sudo env %s %s\n' "${words[*]}" "${ROOT@Q}/$PROGRAM"
 }
