@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::host::{Command, Host, exists, read_text};
 use crate::image::Image;
 use crate::role::NodeSpec;
+use crate::role::etcd_version::EtcdVersion;
 use crate::role::types::{KubernetesVersion, MacAddress, RuntimeName};
 
 /// Where the image keeps the manifests of its add-ons, one NAME.yaml each.
@@ -52,8 +53,9 @@ pub struct Facts {
     pub cri_dockerd: bool,
     /// Whether CRI-O is in the image.
     pub crio: bool,
-    /// Whether etcd and its command are in the image.
-    pub etcd: bool,
+    /// The etcd in the image; `None` where it or its command is not there, or tells no version. Asked only on a machine of an
+    /// external etcd.
+    pub etcd: Option<EtcdVersion>,
     /// Names of the add-ons that are in the image.
     pub addons: Vec<String>,
     /// Firewalls that are on, by name.
@@ -144,7 +146,6 @@ impl Facts {
             docker: ["/usr/sbin/dockerd", "/usr/bin/dockerd"].iter().any(|path| exists(host, path)),
             cri_dockerd: exists(host, "/usr/bin/cri-dockerd"),
             crio: exists(host, "/usr/bin/crio"),
-            etcd: ["/usr/bin/etcd", "/usr/bin/etcdctl"].iter().all(|path| exists(host, path)),
             addons: host
                 .list(Path::new(ADDONS_FOLDER))
                 .unwrap_or_default()
@@ -170,6 +171,12 @@ impl Facts {
     }
 
     fn gather_versions(&mut self, spec: &NodeSpec, host: &dyn Host) {
+        if spec.etcd().is_some() && exists(host, "/usr/bin/etcdctl") {
+            self.etcd = host
+                .run(&Command::query("etcd", ["--version"]))
+                .ok()
+                .and_then(|o| EtcdVersion::of_program(&o.stdout));
+        }
         let Some(kubernetes) = spec.kubernetes() else { return };
         self.kubeadm = host
             .run(&Command::query("kubeadm", ["version", "-o", "short"]))

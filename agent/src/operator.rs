@@ -282,7 +282,8 @@ fn assumed(spec: &NodeSpec) -> Facts {
         docker: true,
         cri_dockerd: true,
         crio: true,
-        etcd: true,
+        // That of the newest kubeadm.
+        etcd: crate::role::etcd_version::EtcdVersion::read("3.7.0"),
         addons: spec.kubernetes().map(|k| k.addons.clone()).unwrap_or_default(),
         ..Facts::default()
     }

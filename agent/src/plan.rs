@@ -7,6 +7,7 @@ use crate::facts::Facts;
 use crate::image::Image;
 use crate::preflight;
 use crate::render;
+use crate::role::etcd_version::OLDEST_ETCD;
 use crate::role::types::{DnsName, ProxyKind};
 use crate::role::{Kubernetes, NodeSpec, Role};
 use crate::runtime;
@@ -147,7 +148,12 @@ pub fn plan(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
         Role::Etcd(role) => {
             steps.extend(certificates("this member's certificates", Certificates::of_etcd_member(spec)));
             let title = format!("etcd, one of {} members", role.members.len());
-            steps.push(step("etcd", title, Action::Etcd(Box::new(Member::new(spec, role)))));
+            // Preflight refuses a machine without it, so the fallback is never applied.
+            steps.push(step(
+                "etcd",
+                title,
+                Action::Etcd(Box::new(Member::new(spec, role, facts.etcd.unwrap_or(OLDEST_ETCD)))),
+            ));
         }
         Role::Worker(kubernetes) => steps.push(join(spec, kubernetes, facts)),
         Role::ControlPlane(role) => {

@@ -1,6 +1,7 @@
 //! Preflight: everything that speaks against going on, found before anything is changed, in one report.
 
 use crate::facts::Facts;
+use crate::role::etcd_version::OLDEST_ETCD;
 use crate::role::types::{DnsName, KubernetesVersion};
 use crate::role::{Kubernetes, NodeSpec, OLDEST_KUBERNETES, Role};
 
@@ -37,13 +38,8 @@ pub fn check(spec: &NodeSpec, facts: &Facts) -> Vec<Finding> {
     if let Some(kubernetes) = spec.kubernetes() {
         software(kubernetes, facts, &mut found);
     }
-    if matches!(spec.role, Role::Etcd(_)) && !facts.etcd {
-        add(
-            &mut found,
-            Weight::Lasting,
-            "this image lacks etcd or etcdctl",
-            "bake it with the packages etcd-server and etcd-client, as image/mkosi.conf.d has them",
-        );
+    if matches!(spec.role, Role::Etcd(_)) {
+        etcd(facts, &mut found);
     }
     ports(spec, facts, &mut found);
     found
@@ -218,6 +214,20 @@ fn software(kubernetes: &Kubernetes, facts: &Facts, found: &mut Vec<Finding>) {
                 "name one of these in `addons`, or bake NAME.yaml into /usr/share/kindling/addons",
             );
         }
+    }
+}
+
+fn etcd(facts: &Facts, found: &mut Vec<Finding>) {
+    let remedy = "bake the image with the container image of etcd that kubeadm names among IMAGES=, or with etcd and etcdctl in bin/ of the Kubernetes folder";
+    match facts.etcd {
+        None => add(found, Weight::Lasting, "this image has no etcd, or no etcdctl, that runs", remedy),
+        Some(version) if version < OLDEST_ETCD => add(
+            found,
+            Weight::Lasting,
+            format!("this image has etcd {version}: kubeadm takes an external etcd from {OLDEST_ETCD} on"),
+            remedy,
+        ),
+        Some(_) => {}
     }
 }
 

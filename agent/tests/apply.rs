@@ -9,6 +9,8 @@ use kindling::facts::Facts;
 use kindling::host::Host;
 use kindling::host::fake::{Cut, Fake};
 use kindling::plan::plan;
+use kindling::preflight;
+use kindling::role::etcd_version::EtcdVersion;
 use kindling::role::types::RuntimeName;
 use kindling::role::{NodeSpec, Role};
 use kindling::runtime::socket;
@@ -252,6 +254,35 @@ fn a_control_plane_says_which_members_of_an_external_etcd_it_waits_for() {
          etcd2 (10.0.0.42) does not answer, etcd3 (10.0.0.43) does not answer (waited 1800 s)"
     );
     assert!(failure.retry && !host.log.borrow().iter().any(|line| line.contains("run kubeadm")));
+}
+
+#[test]
+fn a_control_plane_refuses_an_external_etcd_that_kubeadm_excludes() {
+    let (spec, host) = (spec("xcp1"), machine("xcp1"));
+    *host.etcd_version.borrow_mut() = "3.5.16".into();
+    let failure = run(&spec, &host).failure.expect("it must fail");
+    assert_eq!(
+        failure.cause,
+        "etcd1 (10.0.0.41) runs etcd 3.5.16: kubeadm takes an external etcd from 3.5.24 on"
+    );
+    assert!(!failure.retry && !host.log.borrow().iter().any(|line| line.contains("run kubeadm")));
+}
+
+#[test]
+fn a_machine_of_an_external_etcd_refuses_an_image_whose_etcd_is_too_old_or_missing() {
+    let (spec, host) = (spec("etcd1"), machine("etcd1"));
+    for (etcd, cause) in [
+        (
+            EtcdVersion::read("3.5.16"),
+            "this image has etcd 3.5.16: kubeadm takes an external etcd from 3.5.24 on",
+        ),
+        (None, "this image has no etcd, or no etcdctl, that runs"),
+    ] {
+        let facts = Facts { etcd, ..facts(&spec, &host) };
+        let findings = preflight::check(&spec, &facts);
+        assert_eq!(findings.iter().map(|f| f.message.as_str()).collect::<Vec<_>>(), [cause]);
+        assert_eq!(findings[0].weight, preflight::Weight::Lasting);
+    }
 }
 
 #[test]

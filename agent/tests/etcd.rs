@@ -23,6 +23,7 @@ use kindling::host::{Command, Host};
 use kindling::kube::{Credentials, KubeError, Server};
 use kindling::plan::plan;
 use kindling::role::NodeSpec;
+use kindling::role::etcd_version::EtcdVersion;
 use kindling::role::types::Secret;
 use kindling::room;
 use kindling::status::{ConsoleLine, State, Status, StepState};
@@ -106,7 +107,7 @@ fn run(world: &World, spec: &NodeSpec, disk: &Disk, mut heard: &Heard) -> Status
     let facts = Facts {
         interfaces: vec![interface],
         machine_id: Some("0123456789abcdef0123456789abcdef".into()),
-        etcd: true,
+        etcd: EtcdVersion::read("3.7.0"),
         kindling_began: true,
         ..Facts::default()
     };

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use kindling::input::Source;
 use kindling::render::{self, ClusterState, ConfigApi, Environment};
 use kindling::role::NodeSpec;
+use kindling::role::etcd_version::EtcdVersion;
 use kindling::role::types::{KubernetesVersion, ProxyKind, RuntimeName};
 use kindling::runtime::{self, containerd, crio, docker};
 
@@ -79,8 +80,13 @@ fn rendered(spec: &NodeSpec) -> BTreeMap<String, String> {
         Some(ProxyKind::None) | None => {}
     }
     if let Some(role) = spec.etcd() {
-        add("etcd", render::etcd(spec, &role.members, &role.args, ClusterState::New));
-        add("etcd-rejoining", render::etcd(spec, &role.members, &role.args, ClusterState::Existing));
+        let version = |text| EtcdVersion::read(text).unwrap();
+        add("etcd", render::etcd(spec, &role.members, version("3.7.0"), &role.args, ClusterState::New));
+        add(
+            "etcd-rejoining",
+            render::etcd(spec, &role.members, version("3.6.8"), &role.args, ClusterState::Existing),
+        );
+        add("etcd-3.5", render::etcd(spec, &role.members, version("3.5.24"), &role.args, ClusterState::New));
     }
     let Some(kubernetes) = spec.kubernetes() else { return files };
     let in_place = |path: &Path| path.strip_prefix("/etc").unwrap().display().to_string();

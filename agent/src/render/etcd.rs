@@ -1,6 +1,5 @@
-//! /etc/default/etcd: the environment that Debian's and Ubuntu's etcd.service reads
-//! (<https://etcd.io/docs/v3.5/op-guide/configuration/>). etcd passes over variables that it does not
-//! know, so one file serves 3.4, 3.5 and 3.6.
+//! /etc/default/etcd: the environment that the image's etcd.service reads
+//! (<https://etcd.io/docs/v3.7/op-guide/configuration/>).
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,6 +7,7 @@ use std::net::Ipv4Addr;
 
 use super::WRITTEN_BY;
 use crate::role::NodeSpec;
+use crate::role::etcd_version::EtcdVersion;
 use crate::role::types::DnsName;
 
 pub const ETCD_FILE: &str = "/etc/default/etcd";
@@ -32,6 +32,7 @@ pub enum ClusterState {
 pub fn etcd(
     spec: &NodeSpec,
     members: &BTreeMap<DnsName, Ipv4Addr>,
+    version: EtcdVersion,
     own: &BTreeMap<String, String>,
     state: ClusterState,
 ) -> String {
@@ -101,12 +102,17 @@ pub fn etcd(
          # servers compact every five minutes; etcd's own compaction would only take history from their watches.",
         &[("QUOTA_BACKEND_BYTES", (8_u64 << 30).to_string()), ("AUTO_COMPACTION_RETENTION", "0".to_owned())],
     );
+    let (check, progress) = if version.has_feature_gates() {
+        (("FEATURE_GATES", "InitialCorruptCheck=true"), "WATCH_PROGRESS_NOTIFY_INTERVAL")
+    } else {
+        (("EXPERIMENTAL_INITIAL_CORRUPT_CHECK", "true"), "EXPERIMENTAL_WATCH_PROGRESS_NOTIFY_INTERVAL")
+    };
     group(
         "As kubeadm starts etcd.",
         &[
             ("SNAPSHOT_COUNT", "10000".to_owned()),
-            ("EXPERIMENTAL_INITIAL_CORRUPT_CHECK", "true".to_owned()),
-            ("EXPERIMENTAL_WATCH_PROGRESS_NOTIFY_INTERVAL", "5s".to_owned()),
+            (check.0, check.1.to_owned()),
+            (progress, "5s".to_owned()),
             ("LOGGER", "zap".to_owned()),
         ],
     );

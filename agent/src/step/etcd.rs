@@ -1,4 +1,4 @@
-//! A member of an external etcd cluster, as a service of the distribution's own package.
+//! A member of an external etcd cluster, as a service of the machine.
 //!
 //! All members of a new cluster start together and wait for each other: their agents tell whether their disks
 //! are new (`room`). A member whose disk is new while the others know it as one that ran has lost what it had
@@ -20,6 +20,7 @@ use crate::kube::{Credentials, KubeError};
 use crate::plan::FileSpec;
 use crate::render::{self, ClusterState, ETCD_DATA as DATA, ETCD_FILE, ETCD_PKI, client_url, peer_url};
 use crate::retry::{Attempt, Patience, wait};
+use crate::role::etcd_version::EtcdVersion;
 use crate::role::types::DnsName;
 use crate::role::{EtcdRole, NodeSpec};
 use crate::room::{self, Peer};
@@ -40,6 +41,7 @@ pub struct Member {
     /// As for a new cluster, whatever brought the member in: with it etcd itself refuses to start over where
     /// somebody removed its data and the others answer.
     pub config: FileSpec,
+    pub version: EtcdVersion,
 }
 
 /// How a member without data comes in.
@@ -49,13 +51,9 @@ enum Way {
 }
 
 impl Member {
-    pub fn new(spec: &NodeSpec, role: &EtcdRole) -> Self {
-        Self {
-            config: FileSpec::public(
-                ETCD_FILE,
-                render::etcd(spec, &role.members, &role.args, ClusterState::New),
-            ),
-        }
+    pub fn new(spec: &NodeSpec, role: &EtcdRole, version: EtcdVersion) -> Self {
+        let text = render::etcd(spec, &role.members, version, &role.args, ClusterState::New);
+        Self { config: FileSpec::public(ETCD_FILE, text), version }
     }
 
     pub fn look(&self, cx: &mut Context<'_>) -> Result<Found, StepError> {
@@ -111,7 +109,8 @@ impl Member {
                 Ok(None)
             }
             Way::Existing(members) => {
-                let text = render::etcd(cx.spec, &members, &role(cx).args, ClusterState::Existing);
+                let text =
+                    render::etcd(cx.spec, &members, self.version, &role(cx).args, ClusterState::Existing);
                 files::write(host, &FileSpec::public(ETCD_FILE, text))?;
                 start(cx)?;
                 files::write(host, &self.config)?;

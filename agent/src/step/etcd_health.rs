@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::error::StepError;
 use crate::host::{Host, read_text};
 use crate::kube::{Credentials, KubeError, Server};
 use crate::render::ETCD_CLIENT_PORT;
 use crate::retry::Attempt;
+use crate::role::etcd_version::{EtcdVersion, OLDEST_ETCD};
 use crate::role::types::{DnsName, Secret};
 
 /// For one answer.
@@ -35,6 +37,12 @@ pub fn health(host: &dyn Host, ca: &str, credentials: &Credentials, ip: Ipv4Addr
     }
 }
 
+/// The version of the member at this address.
+fn version(host: &dyn Host, ca: &str, credentials: &Credentials, ip: Ipv4Addr) -> Option<EtcdVersion> {
+    let answer = host.get(&Server::at(ca, ip, ETCD_CLIENT_PORT), credentials, "/version", ASK).ok()?;
+    EtcdVersion::of_member(&answer)
+}
+
 /// A majority of an external etcd cluster answers, and this machine among it where it is a member.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Healthy {
@@ -46,19 +54,32 @@ pub struct Healthy {
 }
 
 impl Healthy {
+    /// A member that is too old for kubeadm is never ready. kubeadm's own check of that asks all members, where a majority
+    /// must be enough, and so only warns.
     pub fn state(&self, host: &dyn Host) -> Attempt<Option<String>> {
         let credentials = match identity(host, &self.identity) {
             Ok(credentials) => credentials,
             Err(reason) => return Attempt::NotYet(reason),
         };
-        let ill: Vec<(Ipv4Addr, String)> = self
-            .members
-            .iter()
-            .filter_map(|(name, ip)| {
-                let trouble = health(host, &self.ca, &credentials, *ip).err()?;
-                Some((*ip, format!("{name} ({ip}) {trouble}")))
-            })
-            .collect();
+        let mut ill: Vec<(Ipv4Addr, String)> = Vec::new();
+        for (name, ip) in &self.members {
+            let trouble = match health(host, &self.ca, &credentials, *ip) {
+                Err(trouble) => trouble,
+                Ok(()) => match version(host, &self.ca, &credentials, *ip) {
+                    Some(version) if version < OLDEST_ETCD => {
+                        return Attempt::Never(StepError::lasting(
+                            format!(
+                                "{name} ({ip}) runs etcd {version}: kubeadm takes an external etcd from {OLDEST_ETCD} on"
+                            ),
+                            "bake the image of the etcd machines with the etcd that kubeadm names, and boot them with it",
+                        ));
+                    }
+                    Some(_) => continue,
+                    None => "does not say its version".into(),
+                },
+            };
+            ill.push((*ip, format!("{name} ({ip}) {trouble}")));
+        }
         let list = ill.iter().map(|(_, what)| what.as_str()).collect::<Vec<_>>().join(", ");
         let (all, well) = (self.members.len(), self.members.len() - ill.len());
         let own_is_ill = ill.iter().any(|(ip, _)| Some(*ip) == self.own);

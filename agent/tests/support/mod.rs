@@ -11,6 +11,7 @@ use kindling::host::fake::Fake;
 use kindling::input::Source;
 use kindling::plan::plan;
 use kindling::role::NodeSpec;
+use kindling::role::etcd_version::EtcdVersion;
 use kindling::status::{ConsoleLine, Status};
 
 pub fn secrets() -> &'static Secrets {
@@ -82,7 +83,7 @@ pub fn facts(spec: &NodeSpec, host: &Fake) -> Facts {
         machine_id: Some("0123456789abcdef0123456789abcdef".into()),
         kubeadm: Some("v1.32.3".parse().expect("a version")),
         containerd: Some((1, 7)),
-        etcd: true,
+        etcd: EtcdVersion::read("3.7.0"),
         addons: vec!["flannel".into()],
         kindling_began: earlier(host).is_some(),
         ..Facts::default()

@@ -75,7 +75,8 @@ impl Fake {
         }
         let is_etcd = matches!(server.address.port(), 2379 | 2380);
         // Of an external one.
-        if is_etcd && (request.path == "/health" || self.etcd_members.borrow().is_some()) {
+        if is_etcd && (matches!(request.path, "/health" | "/version") || self.etcd_members.borrow().is_some())
+        {
             return self.etcd(server, request.path);
         }
         if is_etcd {
@@ -262,9 +263,10 @@ impl Fake {
                 Some(list) => Ok(serde_json::Value::from(list.clone()).to_string()),
                 None => Err(refused()),
             },
-            _ if self.etcd_is_up.get() || self.active.borrow().contains("etcd.service") => {
-                Ok(r#"{"health":"true"}"#.into())
-            }
+            _ if self.etcd_is_up.get() || self.active.borrow().contains("etcd.service") => Ok(match path {
+                "/version" => json!({ "etcdserver": self.etcd_version.borrow().as_str() }).to_string(),
+                _ => r#"{"health":"true"}"#.into(),
+            }),
             _ => Err(refused()),
         }
     }

@@ -59,6 +59,8 @@ pub struct Fake {
     pub loses_answer: Cell<bool>,
     /// Whether a majority of an external etcd's members answers without this machine's doing.
     pub etcd_is_up: Cell<bool>,
+    /// What every member of an external etcd says that it is.
+    pub etcd_version: RefCell<String>,
     /// The list that the other members of an external etcd keep; nobody answers where `None`.
     pub etcd_members: RefCell<Option<Vec<serde_json::Value>>>,
     /// What VMware keeps for this machine, if it is one of VMware's.
@@ -86,7 +88,7 @@ fn power() -> io::Error {
 impl Fake {
     /// A machine after cloud-init: the image's files, nothing of ours.
     pub fn new() -> Self {
-        let fake = Self::default();
+        let fake = Self { etcd_version: RefCell::new("3.7.0".into()), ..Self::default() };
         for (path, text) in [
             ("/etc/hostname", "localhost\n"),
             ("/etc/machine-id", "0123456789abcdef0123456789abcdef\n"),

@@ -1,0 +1,71 @@
+//! A version of etcd, as `etcd --version` and a member's `/version` say it.
+
+use std::fmt;
+
+use serde::Serialize;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct EtcdVersion {
+    pub major: u32,
+    pub minor: u32,
+    pub patch: u32,
+}
+
+/// The oldest external etcd that kubeadm takes, from 1.34 on (`MinExternalEtcdVersion` in its constants).
+pub const OLDEST_ETCD: EtcdVersion = EtcdVersion { major: 3, minor: 5, patch: 24 };
+
+impl EtcdVersion {
+    /// Reads `3.7.0`; what follows a `-` is left out.
+    pub fn read(text: &str) -> Option<Self> {
+        let numbers = text.trim().split('-').next()?;
+        let mut parts = numbers.split('.').map(|part| part.parse().ok());
+        let version = Self { major: parts.next()??, minor: parts.next()??, patch: parts.next()?? };
+        parts.next().is_none().then_some(version)
+    }
+
+    /// Reads what `etcd --version` prints.
+    pub fn of_program(output: &str) -> Option<Self> {
+        Self::read(output.lines().find_map(|line| line.strip_prefix("etcd Version:"))?)
+    }
+
+    /// Reads what a member answers at `/version`.
+    pub fn of_member(answer: &str) -> Option<Self> {
+        Self::read(serde_json::from_str::<serde_json::Value>(answer).ok()?["etcdserver"].as_str()?)
+    }
+
+    /// From 3.6 on what was experimental has a flag or a feature gate of its own, and 3.7 knows the old flags no more.
+    pub fn has_feature_gates(self) -> bool {
+        (self.major, self.minor) >= (3, 6)
+    }
+}
+
+impl fmt::Display for EtcdVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_where_etcd_tells_them() {
+        let is = |minor, patch| Some(EtcdVersion { major: 3, minor, patch });
+        assert_eq!(
+            EtcdVersion::of_program("etcd Version: 3.7.0\nGit SHA: Not provided\nGo Version: go1.26.8\n"),
+            is(7, 0)
+        );
+        assert_eq!(EtcdVersion::of_program("etcd Version: 3.5.16\n"), is(5, 16));
+        assert_eq!(EtcdVersion::of_program("3.7.0\n"), None);
+        assert_eq!(
+            EtcdVersion::of_member(r#"{"etcdserver":"3.6.8","etcdcluster":"3.6.0","storage":"3.6.0"}"#),
+            is(6, 8)
+        );
+        assert_eq!(EtcdVersion::of_member("404 page not found"), None);
+        assert_eq!(EtcdVersion::read("3.8.0-alpha.0"), is(8, 0));
+        assert_eq!(EtcdVersion::read("3.7"), None);
+        assert_eq!(EtcdVersion::read("3.7.0.1"), None);
+        assert!(EtcdVersion::read("3.5.24") == Some(OLDEST_ETCD) && is(5, 9) < Some(OLDEST_ETCD));
+    }
+}
