@@ -41,7 +41,7 @@ fetch() {
 
 # fetch_source WORK OUT: programs in OUT/bin, images in OUT/images; sets `epoch`.
 fetch_source() {
-	local name image architecture
+	local name image architecture wanted named
 	architecture=$(dpkg --print-architecture)
 	say "kubernetes $version as it was released, from $releases"
 	for name in kubeadm kubelet kubectl; do
@@ -52,14 +52,15 @@ fetch_source() {
 	epoch=$(date -d "$("$2/bin/kubeadm" version -o json | sed -n 's/.*"buildDate": "\(.*\)".*/\1/p')" +%s)
 	fetched "$cri_tools/$crictl/crictl-$crictl-linux-$architecture.tar.gz" "$1/crictl.tar.gz"
 	tar -xzf "$1/crictl.tar.gz" -C "$2/bin" --no-same-owner crictl
-	while read -r image; do
+	wanted=$("$2/bin/kubeadm" config images list --kubernetes-version "$version" 2>/dev/null) || die "this kubeadm does not name its images"
+	named=$("$here/../../image/steps/image-names" registry.k8s.io "$addons/flannel.yaml") || die "the images of $addons/flannel.yaml are not known"
+	for image in $wanted $named; do
 		say "fetching $image"
 		name=${image##*/}
-		HTTPS_PROXY=${PROXY:-${HTTPS_PROXY-}} skopeo copy --quiet --retry-times 3 --override-os linux --override-arch "$architecture" \
+		HTTPS_PROXY=${PROXY:-${HTTPS_PROXY-}} skopeo ${CONTAINERS_REGISTRIES_CONF:+--registries-conf "$CONTAINERS_REGISTRIES_CONF"} copy --quiet --retry-times 3 --override-os linux --override-arch "$architecture" \
 			"docker://$image" "docker-archive:$2/images/${name/:/-}.tar:$image" ||
 			die "cannot fetch the image $image (KUBERNETES_SOURCE=module compiles instead)"
-	done < <("$2/bin/kubeadm" config images list --kubernetes-version "$version" 2>/dev/null &&
-		sed -nE 's/^\s*image:\s*(\S+)\s*$/\1/p' "$addons/flannel.yaml" | sort -u)
+	done
 	"$here/unpack" "$2"/images/etcd-*.tar "$2/bin" usr/local/bin/etcd usr/local/bin/etcdctl usr/local/bin/etcdutl
 	mkdir -p "$1/programs"
 }
