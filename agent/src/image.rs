@@ -59,9 +59,9 @@ mod tests {
     fn the_root_hash_is_what_the_kernel_verifies_the_mounted_root_with() {
         let host = Fake::new();
         assert_eq!(Image::running(&host), None);
-        host.put("/usr/lib/os-release", "ID=debian\nIMAGE_VERSION=\"1.20.2-261125.0346-0123abc\"\n");
+        host.put("/usr/lib/os-release", "ID=debian\nIMAGE_VERSION=\"1.37.2-261125.0346-0123abc\"\n");
         let image = |root_hash: Option<&str>| {
-            let version = "1.20.2-261125.0346-0123abc".to_owned();
+            let version = "1.37.2-261125.0346-0123abc".to_owned();
             Some(Image { version, root_hash: root_hash.map(str::to_owned) })
         };
         host.put(

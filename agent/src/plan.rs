@@ -16,7 +16,7 @@ use crate::step::clock::Clock;
 use crate::step::etcd::Member;
 use crate::step::etcd_health::Healthy;
 use crate::step::join::{Join, JoinControlPlane, JoinEtcd};
-use crate::step::kubeadm::JoinPhases;
+use crate::step::kubeadm::{BOOTSTRAP_CONF, JoinPhases};
 use crate::step::{addons::Addons, init::Init, kernel::Kernel, ready::Ready, service::Service, vip::VipFree};
 
 /// A step is comparable data, so a plan can be printed, compared with a golden file, and resumed.
@@ -311,7 +311,7 @@ fn pki(spec: &NodeSpec) -> Vec<FileSpec> {
 fn environment(spec: &NodeSpec, kubernetes: &Kubernetes, facts: &Facts) -> render::Environment {
     let kubeadm = facts.kubeadm.unwrap_or(kubernetes.version);
     render::Environment {
-        cri_socket: runtime::socket(kubernetes.runtime, kubeadm).into(),
+        cri_socket: runtime::socket(kubernetes.runtime).into(),
         container: facts.container.is_some(),
         kubeadm,
         deadlines: spec.deadlines,
@@ -321,9 +321,8 @@ fn environment(spec: &NodeSpec, kubernetes: &Kubernetes, facts: &Facts) -> rende
 fn init(spec: &NodeSpec, facts: &Facts) -> Step {
     let role = spec.control_plane().expect("only control planes init");
     let environment = environment(spec, &role.kubernetes, facts);
-    let api = render::ConfigApi::for_version(environment.kubeadm);
     let init = Init {
-        config: FileSpec::secret(KUBEADM_FILE, render::kubeadm_init(spec, role, api, &environment)),
+        config: FileSpec::secret(KUBEADM_FILE, render::kubeadm_init(spec, role, &environment)),
         join: build_join(spec, &role.kubernetes, facts),
         pki: pki(spec),
     };
@@ -340,18 +339,21 @@ fn join(spec: &NodeSpec, kubernetes: &Kubernetes, facts: &Facts) -> Step {
 
 fn build_join(spec: &NodeSpec, kubernetes: &Kubernetes, facts: &Facts) -> Join {
     let environment = environment(spec, kubernetes, facts);
-    let api = render::ConfigApi::for_version(environment.kubeadm);
     let control_plane = spec.control_plane().map(|role| JoinControlPlane {
         pki: pki(spec),
+        phases: JoinPhases::of(environment.kubeadm),
         etcd: role.etcd.is_none().then(|| JoinEtcd {
-            phases: JoinPhases::of(environment.kubeadm),
-            config: FileSpec::secret(ETCD_CONFIG, render::kubeadm_init(spec, role, api, &environment)),
+            config: FileSpec::secret(ETCD_CONFIG, render::kubeadm_init(spec, role, &environment)),
+            bootstrap: FileSpec::secret(
+                BOOTSTRAP_CONF,
+                render::bootstrap_kubeconfig(spec, &kubernetes.token),
+            ),
         }),
     });
     Join {
         config: FileSpec::secret(
             KUBEADM_FILE,
-            render::kubeadm_join(spec, kubernetes, spec.control_plane(), api, &environment),
+            render::kubeadm_join(spec, kubernetes, spec.control_plane(), &environment),
         ),
         discovery: FileSpec::secret(DISCOVERY_FILE, render::discovery_kubeconfig(spec, &kubernetes.token)),
         control_plane,

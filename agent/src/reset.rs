@@ -15,7 +15,6 @@ use crate::host::{Command, Host, exists};
 use crate::lease;
 use crate::plan::proxy_unit;
 use crate::published;
-use crate::role::types::KubernetesVersion;
 use crate::role::{NodeSpec, Role};
 use crate::runtime::socket;
 use crate::step::kubeadm::{ETCD_MANIFEST, KUBELET_CONF};
@@ -194,16 +193,11 @@ impl Reset {
     }
 
     fn reset_kubeadm(&self, spec: &NodeSpec, host: &dyn Host) -> Result<(), StepError> {
-        let version = host.run(&Command::query("kubeadm", ["version", "-o", "short"]))?;
-        let version: Option<KubernetesVersion> = version.stdout.trim().parse().ok();
         let kubernetes = spec.kubernetes().expect("only Kubernetes nodes have a kubelet");
-        let socket = socket(kubernetes.runtime, version.unwrap_or(kubernetes.version));
+        let socket = socket(kubernetes.runtime);
         // The member was removed above, or nobody is to be asked.
-        let mut skip = "--skip-phases=remove-etcd-member".to_owned();
-        if self.force && version.is_some_and(|v| v.minor < 22) {
-            skip += ",update-cluster-status";
-        }
-        let reset = Command::new("kubeadm", ["reset", "--force", "--cri-socket", socket, &skip]);
+        let skip = "--skip-phases=remove-etcd-member";
+        let reset = Command::new("kubeadm", ["reset", "--force", "--cri-socket", socket, skip]);
         host.run(&reset.timeout(Duration::from_secs(300)))?;
         host.run(&Command::new("systemctl", ["disable", "--now", "kubelet.service"]))?;
         Ok(())

@@ -34,7 +34,7 @@ use world::World;
 const CLUSTER: &str = r#"
 version = 1
 name = "external"
-kubernetes = "v1.20.2"
+kubernetes = "v1.37.2"
 
 [endpoint]
 vip = "10.77.0.10"
@@ -190,7 +190,7 @@ fn kubeadm_takes_it(world: &World, spec: &NodeSpec, disk: &Disk) {
         eprintln!("skipped: there is no kubeadm here (tests/kubernetes/build makes one)");
         return;
     };
-    let facts = Facts { kubeadm: Some("v1.20.2".parse().unwrap()), ..Facts::default() };
+    let facts = Facts { kubeadm: Some("v1.37.2".parse().unwrap()), ..Facts::default() };
     for step in plan(spec, &facts).iter().filter(|step| ["pki", "init"].contains(&step.id)) {
         for file in step.files() {
             disk.write(&file.path, file.content.as_bytes(), file.mode).unwrap();

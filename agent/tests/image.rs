@@ -26,20 +26,20 @@ fn state(status: &Status) -> StepState {
 fn a_node_says_its_image_once_and_anew_after_an_update() {
     let (spec, host) = (spec("cp1"), machine("cp1"));
     let says = |key: &str| host.cluster.borrow().node_says.get(key).cloned().unwrap_or_default();
-    let first = run(&spec, &host, "1.20.2-old", Some("sha256:aa"));
+    let first = run(&spec, &host, "1.37.2-old", Some("sha256:aa"));
     assert_eq!((first.state, state(&first)), (State::Done, StepState::Done));
-    assert_eq!(says("labels kindling/image"), "1.20.2-old");
+    assert_eq!(says("labels kindling/image"), "1.37.2-old");
     assert_eq!(says("annotations kindling/root-hash"), "sha256:aa");
-    assert_eq!(state(&run(&spec, &host, "1.20.2-old", Some("sha256:aa"))), StepState::Unchanged);
+    assert_eq!(state(&run(&spec, &host, "1.37.2-old", Some("sha256:aa"))), StepState::Unchanged);
 
     // The same version from another root is not the same image.
-    assert_eq!(state(&run(&spec, &host, "1.20.2-old", Some("sha256:bb"))), StepState::Done);
+    assert_eq!(state(&run(&spec, &host, "1.37.2-old", Some("sha256:bb"))), StepState::Done);
     assert_eq!(says("annotations kindling/root-hash"), "sha256:bb");
     // A hash that is not verified any more must not stay there.
-    assert_eq!(state(&run(&spec, &host, "1.20.3-new", None)), StepState::Done);
-    assert_eq!(says("labels kindling/image"), "1.20.3-new");
+    assert_eq!(state(&run(&spec, &host, "1.37.3-new", None)), StepState::Done);
+    assert_eq!(says("labels kindling/image"), "1.37.3-new");
     assert!(says("annotations kindling/root-hash").is_null());
-    assert_eq!(state(&run(&spec, &host, "1.20.3-new", None)), StepState::Unchanged);
+    assert_eq!(state(&run(&spec, &host, "1.37.3-new", None)), StepState::Unchanged);
 }
 
 #[test]
@@ -54,8 +54,8 @@ fn the_login_banner_names_the_node_its_image_its_state_and_where_to_look() {
     banner::running(&host, &spec, None);
     assert!(shown().contains("Kindling: w1 (worker): it is being brought up\n"), "{}", shown());
     // No cluster ever answers.
-    let status = run(&spec, &host, "1.20.2-old", None);
+    let status = run(&spec, &host, "1.37.2-old", None);
     banner::ended(&host, &status);
     assert!(shown().contains("Kindling: w1 (worker): FAILED in join: the API at"), "{}", shown());
-    assert!(shown().contains("  remedy: ") && shown().contains("image 1.20.2-old\n"), "{}", shown());
+    assert!(shown().contains("  remedy: ") && shown().contains("image 1.37.2-old\n"), "{}", shown());
 }

@@ -29,7 +29,7 @@ fn load_balanced() -> String {
 const STACKED: &str = r#"
 version = 1
 name = "stacked"
-kubernetes = "v1.32.3"
+kubernetes = "v1.37.2"
 
 [endpoint]
 vip = "10.77.0.10"

@@ -6,14 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kindling::input::Source;
-use kindling::render::{self, ClusterState, ConfigApi, Environment};
+use kindling::render::{self, ClusterState, Environment};
 use kindling::role::NodeSpec;
 use kindling::role::etcd_version::EtcdVersion;
 use kindling::role::types::{KubernetesVersion, ProxyKind, RuntimeName};
 use kindling::runtime::{self, containerd, crio, docker};
-
-const APIS: [(ConfigApi, char); 3] =
-    [(ConfigApi::V1beta2, '2'), (ConfigApi::V1beta3, '3'), (ConfigApi::V1beta4, '4')];
 
 fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/render")
@@ -38,7 +35,7 @@ fn cases() -> Vec<String> {
 fn environment(spec: &NodeSpec, container: bool) -> Environment {
     let kubernetes = spec.kubernetes().unwrap();
     Environment {
-        cri_socket: runtime::socket(kubernetes.runtime, kubernetes.version).into(),
+        cri_socket: runtime::socket(kubernetes.runtime).into(),
         container,
         kubeadm: kubernetes.version,
         deadlines: spec.deadlines,
@@ -46,13 +43,13 @@ fn environment(spec: &NodeSpec, container: bool) -> Environment {
 }
 
 /// kubeadm's documents of a node, by file name. The designated first control plane has both.
-fn kubeadm(spec: &NodeSpec, api: ConfigApi, container: bool) -> Vec<(&'static str, String)> {
+fn kubeadm(spec: &NodeSpec, container: bool) -> Vec<(&'static str, String)> {
     let Some(kubernetes) = spec.kubernetes() else { return Vec::new() };
     let env = environment(spec, container);
     let cp = spec.control_plane();
-    let mut files = vec![("kubeadm-join", render::kubeadm_join(spec, kubernetes, cp, api, &env))];
+    let mut files = vec![("kubeadm-join", render::kubeadm_join(spec, kubernetes, cp, &env))];
     if let Some(cp) = cp.filter(|cp| cp.first) {
-        files.push(("kubeadm-init", render::kubeadm_init(spec, cp, api, &env)));
+        files.push(("kubeadm-init", render::kubeadm_init(spec, cp, &env)));
     }
     files
 }
@@ -120,18 +117,12 @@ fn rendered(spec: &NodeSpec) -> BTreeMap<String, String> {
         add("config.json", text);
     }
     add("discovery.conf", render::discovery_kubeconfig(spec, &kubernetes.token));
-    let own = ConfigApi::for_version(kubernetes.version);
-    for (api, number) in APIS {
-        // The first control plane of the lecture shows all three APIs; the others what they would use.
-        if api == own || spec.cluster.as_str() == "kang" {
-            for (name, text) in kubeadm(spec, api, false) {
-                add(&format!("{name}.v1beta{number}.yaml"), text);
-            }
-        }
+    for (name, text) in kubeadm(spec, false) {
+        add(&format!("{name}.yaml"), text);
     }
     // The demo also runs in system containers.
     if spec.cluster.as_str() == "demo" {
-        for (name, text) in kubeadm(spec, own, true) {
+        for (name, text) in kubeadm(spec, true) {
             add(&format!("{name}.container.yaml"), text);
         }
     }
@@ -177,20 +168,6 @@ fn every_node_is_rendered_as_its_golden_files_say() {
     assert!(wrong.is_empty(), "{}\n`UPDATE_GOLDEN=1 cargo test --test render` writes them", wrong.join("\n"));
 }
 
-#[test]
-fn each_kubeadm_gets_the_newest_api_that_it_reads_without_a_warning() {
-    for (minor, api) in [
-        (20, ConfigApi::V1beta2),
-        (21, ConfigApi::V1beta2),
-        (22, ConfigApi::V1beta3),
-        (30, ConfigApi::V1beta3),
-        (31, ConfigApi::V1beta4),
-        (40, ConfigApi::V1beta4),
-    ] {
-        assert_eq!(ConfigApi::for_version(KubernetesVersion { major: 1, minor, patch: 0 }), api, "1.{minor}");
-    }
-}
-
 /// The dotted keys of the YAML that `render::yaml` writes, each with its document's kind in front.
 fn keys(text: &str) -> Vec<String> {
     let mut keys = Vec::new();
@@ -215,41 +192,33 @@ fn keys(text: &str) -> Vec<String> {
     keys
 }
 
-fn is_known(table: &str, api: char, key: &str) -> bool {
-    table.lines().filter(|line| !line.starts_with('#')).any(|line| {
-        let (apis, pattern) = line.split_once(char::is_whitespace).expect("two columns");
-        let (mut pattern, mut key) = (pattern.trim().split('.'), key.split('.'));
-        apis.contains(api)
-            && loop {
-                match (pattern.next(), key.next()) {
-                    (None, None) => break true,
-                    (Some("*"), Some(_)) => {}
-                    (a, b) if a == b => {}
-                    _ => break false,
-                }
+fn is_known(table: &str, key: &str) -> bool {
+    table.lines().filter(|line| !line.starts_with('#')).any(|pattern| {
+        let (mut pattern, mut key) = (pattern.split('.'), key.split('.'));
+        loop {
+            match (pattern.next(), key.next()) {
+                (None, None) => break true,
+                (Some("*"), Some(_)) => {}
+                (a, b) if a == b => {}
+                _ => break false,
             }
+        }
     })
 }
 
 #[test]
 fn no_kubeadm_document_has_a_key_that_its_api_does_not_know() {
     let table = fs::read_to_string(data().join("kubeadm-keys.txt")).unwrap();
-    assert!(is_known(&table, '4', "JoinConfiguration.timeouts.discovery"));
-    assert!(!is_known(&table, '4', "JoinConfiguration.discovery.timeout"));
+    assert!(is_known(&table, "JoinConfiguration.timeouts.discovery"));
+    assert!(!is_known(&table, "JoinConfiguration.discovery.timeout"));
     let mut seen = 0;
     for case in cases() {
         let spec = spec(&case);
-        for ((api, number), container) in APIS.into_iter().flat_map(|api| [(api, false), (api, true)]) {
-            for (name, text) in kubeadm(&spec, api, container) {
-                let keys = keys(&text);
-                let unknown: Vec<&String> =
-                    keys.iter().filter(|key| !is_known(&table, number, key)).collect();
-                assert!(
-                    unknown.is_empty(),
-                    "{case}/{name}: v1beta{number} does not know {unknown:?}\n{text}"
-                );
-                seen += keys.len();
-            }
+        for (name, text) in [false, true].into_iter().flat_map(|container| kubeadm(&spec, container)) {
+            let keys = keys(&text);
+            let unknown: Vec<&String> = keys.iter().filter(|key| !is_known(&table, key)).collect();
+            assert!(unknown.is_empty(), "{case}/{name}: kubeadm does not know {unknown:?}\n{text}");
+            seen += keys.len();
         }
     }
     assert!(seen > 300, "only {seen} keys were found in all documents: are they read at all?");
@@ -274,11 +243,10 @@ fn the_real_kubeadm_knows_every_key_and_keeps_what_was_written() {
     };
     let version = std::process::Command::new(&program).args(["version", "-o", "short"]).output().unwrap();
     let version: KubernetesVersion = String::from_utf8_lossy(&version.stdout).trim().parse().unwrap();
-    let api = ConfigApi::for_version(version);
     for case in cases() {
         let spec = spec(&case);
         for (container, (name, text)) in
-            [false, true].into_iter().flat_map(|c| kubeadm(&spec, api, c).into_iter().map(move |f| (c, f)))
+            [false, true].into_iter().flat_map(|c| kubeadm(&spec, c).into_iter().map(move |f| (c, f)))
         {
             let kubernetes = spec.kubernetes().unwrap();
             let scratch = std::env::temp_dir();
@@ -320,5 +288,4 @@ fn the_manifest_of_an_add_on_gets_the_clusters_values() {
          image: registry.aliyuncs.com/google_containers/a:1\nother: @OTHER@\n"
     );
     assert!(substituted("external").contains("image: registry.k8s.io/a:1"));
-    assert!(substituted("stacked-direct").contains("image: k8s.gcr.io/a:1"));
 }

@@ -185,7 +185,7 @@ fn properties(schema: &Value, path: &str, name: &str, found: &mut BTreeMap<Strin
 const WHOLE: &str = r#"
 version = 1
 name = "c"
-kubernetes = "v1.32.3"
+kubernetes = "v1.37.2"
 [endpoint]
 by = "stacked"
 vip = "10.0.0.10"

@@ -1,5 +1,5 @@
-//! `kindling status --cluster`, on what the API of a real cluster answered: a control plane and two workers of
-//! Kubernetes 1.20, and its Nodes again after one machine was powered off.
+//! `kindling status --cluster`, on what the API of a real cluster answered: a control plane and two workers
+//! (versions brought up to date by hand), and its Nodes again after one machine was powered off.
 
 use kindling::survey::{
     Answers, Certificate, Expected, PlaneAnswer, Reached, Refusal, Survey, Token, VipAnswer, judge,
@@ -106,9 +106,9 @@ fn each_fault_is_told() {
     let kubelet = |version: &'static str| {
         after(move |a| node(a, "w1")["status"]["nodeInfo"]["kubeletVersion"] = version.into())
     };
-    assert_eq!(kubelet("v1.21.0"), ["w1: its kubelet v1.21.0 is newer than the API server v1.20.2"]);
-    assert_eq!(kubelet("v1.17.9"), ["w1: its kubelet v1.17.9 is too old for the API server v1.20.2"]);
-    assert!(kubelet("v1.18.0").is_empty());
+    assert_eq!(kubelet("v1.38.0"), ["w1: its kubelet v1.38.0 is newer than the API server v1.37.2"]);
+    assert_eq!(kubelet("v1.33.9"), ["w1: its kubelet v1.33.9 is too old for the API server v1.37.2"]);
+    assert!(kubelet("v1.34.0").is_empty());
 
     let missing = after(|a| a.expected.push(Expected { name: "w3".into(), control_plane: false }));
     assert_eq!(missing, ["w3: is in the cluster file, but no Node of this name is in the API"]);
@@ -153,10 +153,10 @@ fn each_fault_is_told() {
     let noted = after(|a| {
         let config = a.kubeadm.as_mut().expect("it was recorded");
         let text =
-            config["data"]["ClusterConfiguration"].as_str().expect("text").replace("v1.20.2", "v1.19.0");
+            config["data"]["ClusterConfiguration"].as_str().expect("text").replace("v1.37.2", "v1.36.3");
         config["data"]["ClusterConfiguration"] = text.into();
     });
-    assert_eq!(noted, ["kubeadm-config: says 1.19, the API server is v1.20.2"]);
+    assert_eq!(noted, ["kubeadm-config: says 1.36, the API server is v1.37.2"]);
 }
 
 #[test]
@@ -167,18 +167,18 @@ fn nodes_of_one_image_version_have_one_root_and_versions_may_differ() {
         metadata["annotations"]["kindling/root-hash"] = root.into();
     };
     let told = after(|a| {
-        say(a, "cp1", "1.20.2-a", "sha256:aa");
-        say(a, "w1", "1.20.2-a", "sha256:bb");
+        say(a, "cp1", "1.37.2-a", "sha256:aa");
+        say(a, "w1", "1.37.2-a", "sha256:bb");
     });
-    assert_eq!(told, ["image 1.20.2-a: not one and the same root: cp1 sha256:aa; w1 sha256:bb"]);
+    assert_eq!(told, ["image 1.37.2-a: not one and the same root: cp1 sha256:aa; w1 sha256:bb"]);
 
     let mut answers = answers();
-    say(&mut answers, "cp1", "1.20.2-a", "sha256:aa");
-    say(&mut answers, "w1", "1.20.3-b", "sha256:bb");
+    say(&mut answers, "cp1", "1.37.2-a", "sha256:aa");
+    say(&mut answers, "w1", "1.37.3-b", "sha256:bb");
     let survey = judge(&answers);
     assert!(survey.well, "{survey}");
-    assert!(survey.notes.contains(&"2 images: 1.20.2-a on cp1; 1.20.3-b on w1".to_owned()), "{survey}");
-    assert!(survey.to_string().contains("1.20.3-b"), "{survey}");
+    assert!(survey.notes.contains(&"2 images: 1.37.2-a on cp1; 1.37.3-b on w1".to_owned()), "{survey}");
+    assert!(survey.to_string().contains("1.37.3-b"), "{survey}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use world::{BALANCED, Certificate, World};
 const STACKED: &str = r#"
 version = 1
 name = "stacked"
-kubernetes = "v1.32.3"
+kubernetes = "v1.37.2"
 
 [endpoint]
 vip = "10.77.0.10"

@@ -11,11 +11,8 @@ use super::assemble::{assemble, default_pods, default_services};
 use super::check_endpoint::endpoint;
 use super::read::{At, Draft, NodeDraft};
 use crate::input::Findings;
-use crate::role::OLDEST_KUBERNETES;
 use crate::role::types::*;
-
-/// The newest minor version whose kubeadm is known here.
-const NEWEST_MINOR: u32 = 36;
+use crate::role::{NEWEST_MINOR, OLDEST_KUBERNETES};
 
 pub fn cluster(draft: Draft, findings: &Findings) -> Option<Cluster> {
     let subnet = draft.nodes.as_deref().and_then(common_subnet);

@@ -52,8 +52,8 @@ pub struct Draft {
     pub name: Option<At<ClusterName>>,
 
     /// The version of Kubernetes that the image was baked with. kubeadm and the kubelet in the image must be of
-    /// this version; the agent looks before it begins. v1.20 and newer.
-    #[schemars(required, example = &"v1.32.3", extend(
+    /// this version; the agent looks before it begins. v1.32 to v1.37.
+    #[schemars(required, example = &"v1.37.2", extend(
         "x-source" = "https://kubernetes.io/releases/version-skew-policy/"
     ))]
     pub kubernetes: Option<At<KubernetesVersion>>,

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, PublicKeyData, RsaKeySize,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256, PublicKeyData,
+    RsaKeySize,
 };
 use time::{Duration, OffsetDateTime};
 use x509_parser::pem::Pem;
@@ -43,7 +44,7 @@ pub struct KeyPairPem {
     pub key: Secret,
 }
 
-/// kubeadm 1.20 takes nothing but RSA for the service-account key, so all keys that are shared are RSA.
+/// RSA of 2048 bits, as kubeadm makes keys by default.
 fn rsa() -> Result<KeyPair, PkiError> {
     Ok(KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?)
 }
@@ -105,8 +106,8 @@ pub fn issue(ca: &Pair, leaf: &Leaf<'_>, now: OffsetDateTime) -> Result<Pair, Pk
     Ok(Pair { certificate: certificate.pem(), key: Secret::new(key.serialize_pem()) })
 }
 
-/// A client certificate that the API server takes for cluster-admin, as kubeadm's admin.conf before 1.29
-/// (later ones bind a group of their own; `system:masters` is still known to every API server).
+/// A client certificate that the API server takes for cluster-admin, as the one in kubeadm's super-admin.conf: it works
+/// before kubeadm has bound the group of its admin.conf.
 pub fn admin(ca: &Pair, now: OffsetDateTime) -> Result<Pair, PkiError> {
     let leaf = Leaf {
         common_name: "kubernetes-admin",
@@ -297,9 +298,10 @@ pub fn check_key_pair(public: &str, key: &Secret) -> Option<Flaw> {
     }
 }
 
-/// Whether a private key is RSA, the only kind that kubeadm 1.20 takes for service accounts.
-pub fn is_rsa(key: &Secret) -> bool {
-    KeyPair::from_pem(key.expose()).is_ok_and(|key| key.is_compatible(&PKCS_RSA_SHA256))
+/// Whether a private key is of a kind that kubeadm takes for service accounts (its pkiutil/pki_helpers.go).
+pub fn is_rsa_or_ecdsa(key: &Secret) -> bool {
+    let kinds = [&PKCS_RSA_SHA256, &PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384];
+    KeyPair::from_pem(key.expose()).is_ok_and(|key| kinds.iter().any(|kind| key.is_compatible(kind)))
 }
 
 /// The time a certificate ends, where it is one.

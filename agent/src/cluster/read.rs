@@ -49,7 +49,7 @@ fn draft(root: &mut Section<'_, '_>) -> Draft {
     let draft = Draft {
         version: root.required("version", "write version = 1 as the first line"),
         name: must(root, "name", "name the cluster: it becomes a part of file and machine names"),
-        kubernetes: must(root, "kubernetes", "write the version that is baked into the image, as in v1.32.3"),
+        kubernetes: must(root, "kubernetes", "write the version that is baked into the image, as in v1.37.2"),
         runtime: at(root, "runtime", "write \"containerd\", \"docker\" or \"crio\""),
         pods: at(root, "pods", "write a network that is used nowhere else, as in 10.244.0.0/16"),
         services: at(root, "services", "write a network that is used nowhere else, as in 10.96.0.0/12"),

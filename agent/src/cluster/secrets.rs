@@ -369,8 +369,8 @@ fn read_pki(mut s: Section<'_, '_>, now: OffsetDateTime, expired: Expired) -> Op
                 other => other.message(),
             };
             s.error("sa_key", message, ANEW);
-        } else if !pki::is_rsa(&sa.key) {
-            s.error("sa_key", "is not an RSA key, the only kind that every kubeadm takes", ANEW);
+        } else if !pki::is_rsa_or_ecdsa(&sa.key) {
+            s.error("sa_key", "is neither an RSA nor an ECDSA key, the kinds that kubeadm takes", ANEW);
         }
     }
     s.finish();

@@ -1,5 +1,5 @@
 //! kubeadm's configuration: `kubeadm init --config`, `kubeadm join --config`
-//! (<https://kubernetes.io/docs/reference/config-api/kubeadm-config.v1beta4/> and its older versions).
+//! (<https://kubernetes.io/docs/reference/config-api/kubeadm-config.v1beta4/>).
 
 use std::collections::BTreeMap;
 
@@ -9,47 +9,17 @@ use super::yaml::{Map, Yaml, documents};
 use crate::role::types::KubernetesVersion;
 use crate::role::{ControlPlaneRole, Deadlines, Kubernetes, NodeSpec};
 
-/// A version of kubeadm's configuration API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ConfigApi {
-    V1beta2,
-    V1beta3,
-    V1beta4,
+/// The only API that every supported kubeadm reads: it came with 1.31, and 1.37 reads no older one.
+const API: &str = "kubeadm.k8s.io/v1beta4";
+
+fn document(kind: &str) -> Map {
+    Map::new().with("apiVersion", API).with("kind", kind)
 }
 
-impl ConfigApi {
-    /// The newest one that this kubeadm reads without a warning.
-    pub fn for_version(kubeadm: KubernetesVersion) -> Self {
-        match (kubeadm.major, kubeadm.minor) {
-            (1, ..22) => Self::V1beta2,
-            (1, ..31) => Self::V1beta3,
-            _ => Self::V1beta4,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::V1beta2 => "kubeadm.k8s.io/v1beta2",
-            Self::V1beta3 => "kubeadm.k8s.io/v1beta3",
-            Self::V1beta4 => "kubeadm.k8s.io/v1beta4",
-        }
-    }
-
-    fn document(self, kind: &str) -> Map {
-        Map::new().with("apiVersion", self.name()).with("kind", kind)
-    }
-
-    /// Flags of a component: a mapping up to v1beta3, a list from v1beta4 on.
-    fn arguments<'a>(self, arguments: impl IntoIterator<Item = (&'a str, String)>) -> Yaml {
-        let arguments = arguments.into_iter();
-        if self < Self::V1beta4 {
-            arguments.fold(Map::new(), |map, (name, value)| map.with(name, value)).into()
-        } else {
-            let list: Vec<Map> =
-                arguments.map(|(name, value)| Map::new().with("name", name).with("value", value)).collect();
-            list.into()
-        }
-    }
+/// Flags of a component.
+fn arguments<'a>(flags: impl IntoIterator<Item = (&'a str, String)>) -> Yaml {
+    let flag = |(name, value): (&str, String)| Map::new().with("name", name).with("value", value);
+    flags.into_iter().map(flag).collect::<Vec<Map>>().into()
 }
 
 /// What of the machine matters to kubeadm.
@@ -64,15 +34,15 @@ pub struct Environment {
     pub deadlines: Deadlines,
 }
 
-/// Where the kubelet and the controller manager look for volume plug-ins: their default lies in /usr,
-/// which is read-only (kubeadm#2031).
+/// Where the kubelet looks for FlexVolume drivers. Its default lies in /usr, which is read-only: it would log an error at
+/// each start, and up to 1.35 the controller manager's pod would not start at all (kubeadm#2031).
 const VOLUME_PLUGINS: &str = "/var/lib/kubelet/volumeplugins";
 
 /// For `kubeadm init`. Holds the bootstrap token.
-pub fn kubeadm_init(spec: &NodeSpec, cp: &ControlPlaneRole, api: ConfigApi, env: &Environment) -> String {
+pub fn kubeadm_init(spec: &NodeSpec, cp: &ControlPlaneRole, env: &Environment) -> String {
     documents([
-        init_configuration(spec, cp, api, env),
-        cluster_configuration(spec, cp, api, env),
+        init_configuration(spec, cp, env),
+        cluster_configuration(spec, cp, env),
         kubelet_configuration(env),
         kube_proxy_configuration(&cp.kubernetes, env),
     ])
@@ -83,22 +53,20 @@ pub fn kubeadm_join(
     spec: &NodeSpec,
     kubernetes: &Kubernetes,
     cp: Option<&ControlPlaneRole>,
-    api: ConfigApi,
+
     env: &Environment,
 ) -> String {
     let discovery = Map::new()
         .with("file", Map::new().with("kubeConfigPath", "/etc/kindling/discovery.conf"))
-        .with("tlsBootstrapToken", kubernetes.token.expose())
-        .with_some("timeout", (api < ConfigApi::V1beta4).then(|| third(env)));
-    documents([api
-        .document("JoinConfiguration")
+        .with("tlsBootstrapToken", kubernetes.token.expose());
+    documents([document("JoinConfiguration")
         .with("discovery", discovery)
         .with_some("controlPlane", cp.map(|_| Map::new().with("localAPIEndpoint", local_endpoint(spec))))
-        .with("nodeRegistration", registration(spec, kubernetes, api, env))
-        .with_some("timeouts", timeouts(api, env))])
+        .with("nodeRegistration", registration(spec, kubernetes, env))
+        .with("timeouts", timeouts(env))])
 }
 
-fn init_configuration(spec: &NodeSpec, cp: &ControlPlaneRole, api: ConfigApi, env: &Environment) -> Map {
+fn init_configuration(spec: &NodeSpec, cp: &ControlPlaneRole, env: &Environment) -> Map {
     let token = Map::new()
         .with("token", cp.kubernetes.token.expose())
         .with("description", "Kindling's, for nodes that join")
@@ -106,25 +74,26 @@ fn init_configuration(spec: &NodeSpec, cp: &ControlPlaneRole, api: ConfigApi, en
         .with("ttl", format!("{}h", cp.token_ttl_hours))
         .with("usages", vec!["signing", "authentication"])
         .with("groups", vec!["system:bootstrappers:kubeadm:default-node-token"]);
-    api.document("InitConfiguration")
+    document("InitConfiguration")
         // Without it kubeadm makes one that nobody knows, which is better than one that everybody does.
         .with_some("bootstrapTokens", (!spec.scrubbed).then(|| vec![token]))
         .with("localAPIEndpoint", local_endpoint(spec))
-        .with("nodeRegistration", registration(spec, &cp.kubernetes, api, env))
-        .with_some("timeouts", timeouts(api, env))
+        .with("nodeRegistration", registration(spec, &cp.kubernetes, env))
+        .with("timeouts", timeouts(env))
 }
 
-fn cluster_configuration(spec: &NodeSpec, cp: &ControlPlaneRole, api: ConfigApi, env: &Environment) -> Map {
+fn cluster_configuration(spec: &NodeSpec, cp: &ControlPlaneRole, env: &Environment) -> Map {
     let kubernetes = &cp.kubernetes;
     let api_server = Map::new()
         .with("certSANs", certificate_names(spec, cp))
-        .with_some("extraArgs", own_arguments(&cp.api_server_args, api))
-        .with_some("timeoutForControlPlane", (api < ConfigApi::V1beta4).then(|| half(env)));
+        .with_some("extraArgs", own_arguments(&cp.api_server_args));
     // In the order of their names, as all flags are.
     let mut manager_args = cp.controller_manager_args.clone();
-    manager_args.insert("flex-volume-plugin-dir".to_owned(), VOLUME_PLUGINS.to_owned());
-    let scheduler = own_arguments(&cp.scheduler_args, api).map(|args| Map::new().with("extraArgs", args));
-    api.document("ClusterConfiguration")
+    if env.kubeadm.minor < 36 {
+        // kubeadm mounts this folder into the controller manager, and the runtime makes it if it is not there.
+        manager_args.insert("flex-volume-plugin-dir".to_owned(), VOLUME_PLUGINS.to_owned());
+    }
+    document("ClusterConfiguration")
         .with("clusterName", spec.cluster.as_str())
         // The default asks the internet.
         .with("kubernetesVersion", kubernetes.version.to_string())
@@ -138,18 +107,22 @@ fn cluster_configuration(spec: &NodeSpec, cp: &ControlPlaneRole, api: ConfigApi,
                 .with("serviceSubnet", kubernetes.services.to_string()),
         )
         .with("apiServer", api_server)
-        .with("controllerManager", Map::new().with_some("extraArgs", own_arguments(&manager_args, api)))
-        .with_some("scheduler", scheduler)
-        .with_some("etcd", external_etcd(cp).or_else(|| local_etcd(cp, api)))
+        .with_some("controllerManager", component(&manager_args))
+        .with_some("scheduler", component(&cp.scheduler_args))
+        .with_some("etcd", external_etcd(cp).or_else(|| local_etcd(cp)))
 }
 
-fn own_arguments(args: &BTreeMap<String, String>, api: ConfigApi) -> Option<Yaml> {
-    (!args.is_empty()).then(|| api.arguments(args.iter().map(|(name, value)| (name.as_str(), value.clone()))))
+fn own_arguments(args: &BTreeMap<String, String>) -> Option<Yaml> {
+    (!args.is_empty()).then(|| arguments(args.iter().map(|(name, value)| (name.as_str(), value.clone()))))
+}
+
+fn component(args: &BTreeMap<String, String>) -> Option<Map> {
+    own_arguments(args).map(|args| Map::new().with("extraArgs", args))
 }
 
 /// Joining control planes read it from the cluster, so that all members have the same flags.
-fn local_etcd(cp: &ControlPlaneRole, api: ConfigApi) -> Option<Map> {
-    let arguments = own_arguments(&cp.etcd_args, api)?;
+fn local_etcd(cp: &ControlPlaneRole) -> Option<Map> {
+    let arguments = own_arguments(&cp.etcd_args)?;
     Some(Map::new().with("local", Map::new().with("extraArgs", arguments)))
 }
 
@@ -184,7 +157,7 @@ fn kubelet_configuration(env: &Environment) -> Map {
     Map::new()
         .with("apiVersion", "kubelet.config.k8s.io/v1beta1")
         .with("kind", "KubeletConfiguration")
-        // kubeadm's default only from 1.22 on.
+        // kubeadm's default as well; said because containerd 1.7 does not tell the kubelet which one it uses.
         .with("cgroupDriver", "systemd")
         .with("volumePluginDir", VOLUME_PLUGINS)
         .with_some("failSwapOn", env.container.then_some(false))
@@ -205,12 +178,12 @@ fn local_endpoint(spec: &NodeSpec) -> Map {
     Map::new().with("advertiseAddress", spec.address().to_string()).with("bindPort", u64::from(API_PORT))
 }
 
-fn registration(spec: &NodeSpec, kubernetes: &Kubernetes, api: ConfigApi, env: &Environment) -> Map {
-    let mut arguments = vec![("node-ip", spec.address().to_string())];
+fn registration(spec: &NodeSpec, kubernetes: &Kubernetes, env: &Environment) -> Map {
+    let mut flags = vec![("node-ip", spec.address().to_string())];
     if !kubernetes.labels.is_empty() {
         let labels: Vec<String> =
             kubernetes.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        arguments.push(("node-labels", labels.join(",")));
+        flags.push(("node-labels", labels.join(",")));
     }
     // An empty list is not a missing one: without any, kubeadm taints a control plane.
     let taints = kubernetes.taints.as_ref().map(|taints| {
@@ -234,25 +207,23 @@ fn registration(spec: &NodeSpec, kubernetes: &Kubernetes, api: ConfigApi, env: &
         .with("name", spec.name.as_str())
         .with("criSocket", env.cri_socket.as_str())
         .with_some("taints", taints)
-        .with("kubeletExtraArgs", api.arguments(arguments))
+        .with("kubeletExtraArgs", arguments(flags))
         .with_some("ignorePreflightErrors", ignored)
         // kubeadm's default as well; said because preloaded images are the whole point.
-        .with_some("imagePullPolicy", (api >= ConfigApi::V1beta3).then_some("IfNotPresent"))
+        .with("imagePullPolicy", "IfNotPresent")
 }
 
 /// kubeadm's own patience, as parts of what the agent grants one kubeadm command: kubeadm should give up
 /// before it is killed, as it knows what it waited for. With the agent's default of 900 s no part is
 /// below kubeadm's default.
-fn timeouts(api: ConfigApi, env: &Environment) -> Option<Map> {
-    (api >= ConfigApi::V1beta4).then(|| {
-        Map::new()
-            .with("controlPlaneComponentHealthCheck", half(env))
-            .with("discovery", third(env))
-            .with("etcdAPICall", third(env))
-            .with("kubeletHealthCheck", third(env))
-            .with("kubernetesAPICall", third(env))
-            .with("tlsBootstrap", third(env))
-    })
+fn timeouts(env: &Environment) -> Map {
+    Map::new()
+        .with("controlPlaneComponentHealthCheck", half(env))
+        .with("discovery", third(env))
+        .with("etcdAPICall", third(env))
+        .with("kubeletHealthCheck", third(env))
+        .with("kubernetesAPICall", third(env))
+        .with("tlsBootstrap", third(env))
 }
 
 fn half(env: &Environment) -> String {

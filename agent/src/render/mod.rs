@@ -17,7 +17,7 @@ mod yaml;
 
 pub use addons::substitute;
 pub use chrony::chrony;
-pub use discovery::discovery_kubeconfig;
+pub use discovery::{bootstrap_kubeconfig, discovery_kubeconfig};
 pub use etcd::{
     ClusterState, ETCD_CLIENT_PORT, ETCD_DATA, ETCD_FILE, ETCD_PEER_PORT, ETCD_PKI, client_url, etcd,
     peer_url,
@@ -26,7 +26,7 @@ pub use haproxy::{HAPROXY_BACKEND, HAPROXY_SOCKET, HEALTH_PATH, haproxy, haproxy
 pub use hosts::hosts;
 pub use keepalived::keepalived;
 pub use kernel::{modules, modules_conf, sysctl_conf, sysctls};
-pub use kubeadm::{ConfigApi, Environment, kubeadm_init, kubeadm_join};
+pub use kubeadm::{Environment, kubeadm_init, kubeadm_join};
 pub use nginx::{NGINX_SERVERS, nginx, nginx_server};
 pub use watched::watched;
 

@@ -125,7 +125,7 @@ mod tests {
         let inner = Map::new().with("empty", Vec::<Yaml>::new()).with("none", Map::new()).with("port", 6443);
         let text = documents([
             Map::new()
-                .with("version", "1.20")
+                .with("version", "1.30")
                 .with("taints", vec![taint.clone(), taint])
                 .with("inner", inner),
             Map::new().with("on", true).with_some("left-out", None::<String>),
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(
             text,
             "---\n\
-             version: \"1.20\"\n\
+             version: \"1.30\"\n\
              taints:\n\
              - key: \"a\"\n  effect: \"No\\\"Schedule\"\n\
              - key: \"a\"\n  effect: \"No\\\"Schedule\"\n\

@@ -16,8 +16,10 @@ use crate::cluster::pki::Pair;
 pub use file::{ControlPlane, Deadlines, Endpoint, Network, Proxy, Registry, RoleFile, Vrrp};
 use types::*;
 
-/// The oldest kubeadm whose behaviour is known (`v1beta2`, and control planes that can be pre-seeded with PKI).
-pub const OLDEST_KUBERNETES: KubernetesVersion = KubernetesVersion { major: 1, minor: 20, patch: 0 };
+/// The oldest kubeadm whose behaviour is known.
+pub const OLDEST_KUBERNETES: KubernetesVersion = KubernetesVersion { major: 1, minor: 32, patch: 0 };
+/// The newest minor version whose kubeadm is known here.
+pub const NEWEST_MINOR: u32 = 37;
 
 /// A validated role file. Only [`NodeSpec::parse`] makes one.
 #[derive(Debug, Clone, PartialEq)]

@@ -236,7 +236,7 @@ impl fmt::Display for MacAddress {
 }
 string_type!(MacAddress);
 
-/// A version of Kubernetes, `v1.32.3`; the `v` may be left out when it is read.
+/// A version of Kubernetes, `v1.37.2`; the `v` may be left out when it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KubernetesVersion {
     pub major: u32,
@@ -247,7 +247,7 @@ pub struct KubernetesVersion {
 impl FromStr for KubernetesVersion {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("`{text}` is not a version of Kubernetes, as in v1.32.3");
+        let bad = || format!("`{text}` is not a version of Kubernetes, as in v1.37.2");
         let mut parts = text.strip_prefix('v').unwrap_or(text).splitn(3, '.');
         let mut next = || parts.next().and_then(|p| p.parse().ok()).ok_or_else(bad);
         Ok(Self { major: next()?, minor: next()?, patch: next()? })
@@ -456,7 +456,7 @@ impl fmt::Display for RoleName {
 pub enum RuntimeName {
     /// With the images that are baked in.
     Containerd,
-    /// Docker Engine, with the same images. From Kubernetes 1.24 on it needs cri-dockerd in the image.
+    /// Docker Engine, with the same images. It needs cri-dockerd in the image.
     Docker,
     /// CRI-O, where it was baked into the image; it pulls its images.
     Crio,

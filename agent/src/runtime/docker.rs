@@ -1,5 +1,4 @@
-//! Docker: /etc/docker/daemon.json, containerd below it, and cri-dockerd before it where the kubelet has no shim of its
-//! own any more.
+//! Docker: /etc/docker/daemon.json, containerd below it, and cri-dockerd between it and the kubelet.
 //!
 //! Docker keeps its images in containerd's store (<https://docs.docker.com/engine/storage/containerd/>), in the namespace
 //! that the kubelet's side of containerd uses too, so the images that are baked in are there for both and once.
@@ -12,23 +11,15 @@ use super::{containerd, is_docker_hub, logins_file, path_of, pretty};
 use crate::facts::Facts;
 use crate::plan::{Action, FileSpec, Step, step};
 use crate::render::WRITTEN_BY;
-use crate::role::types::KubernetesVersion;
 use crate::role::{Kubernetes, Registry};
 use crate::step::service::Service;
 
 /// cri-dockerd's; its unit in the image says the same.
 pub const SOCKET: &str = "unix:///run/cri-dockerd.sock";
-/// The kubelet's own.
-pub const SHIM_SOCKET: &str = "/var/run/dockershim.sock";
 /// What must not run beside another runtime, what needs the other first.
 pub const UNITS: &[&str] = &["cri-docker.service", "docker.service"];
 
-/// The kubelet's own dockershim went away in 1.24.
-pub fn has_shim(kubeadm: KubernetesVersion) -> bool {
-    kubeadm.minor < 24
-}
-
-pub fn steps(kubernetes: &Kubernetes, kubeadm: KubernetesVersion, pause: &str) -> Vec<Step> {
+pub fn steps(kubernetes: &Kubernetes, pause: &str) -> Vec<Step> {
     let step = |id, title: &str, service| step(id, title, Action::Service(service));
     let below =
         Service::new(containerd::UNIT, vec![FileSpec::public(containerd::CONFIG, containerd_alone())])
@@ -41,19 +32,16 @@ pub fn steps(kubernetes: &Kubernetes, kubeadm: KubernetesVersion, pause: &str) -
     // dockerd keeps no login of its own: the kubelet brings one with each pull.
     files.extend(logins_file(kubernetes));
     let docker = Service::new("docker.service", files).answering("docker", &["version"]);
-    let mut steps = vec![
+    let file = FileSpec::public("/etc/kindling/cri-dockerd.env", environment(pause));
+    let shim = Service::new("cri-docker.service", vec![file]);
+    vec![
         step("containerd", "containerd, for docker alone", below),
         step("docker", "docker with systemd cgroups and the given registries", docker),
-    ];
-    if !has_shim(kubeadm) {
-        let file = FileSpec::public("/etc/kindling/cri-dockerd.env", environment(pause));
-        let service = Service::new("cri-docker.service", vec![file]);
-        steps.push(step("cri-dockerd", "cri-dockerd between the kubelet and docker", service));
-    }
-    steps
+        step("cri-dockerd", "cri-dockerd between the kubelet and docker", shim),
+    ]
 }
 
-pub fn lacking(kubeadm: KubernetesVersion, facts: &Facts) -> Option<(&'static str, &'static str)> {
+pub fn lacking(facts: &Facts) -> Option<(&'static str, &'static str)> {
     if !facts.docker {
         return Some((
             "this image has no docker",
@@ -66,8 +54,8 @@ pub fn lacking(kubeadm: KubernetesVersion, facts: &Facts) -> Option<(&'static st
             "write `runtime = \"containerd\"` in cluster.toml, which does without, or run these machines as VMs",
         ));
     }
-    (!has_shim(kubeadm) && !facts.cri_dockerd).then_some((
-        "this image has no cri-dockerd, which the kubelet needs for docker from v1.24 on",
+    (!facts.cri_dockerd).then_some((
+        "this image has no cri-dockerd, which the kubelet needs for docker",
         "write `runtime = \"containerd\"` in cluster.toml, or bake the image with cri-dockerd: its package in debs/ or its binary in bin/ of the Kubernetes folder (https://github.com/Mirantis/cri-dockerd)",
     ))
 }

@@ -13,14 +13,13 @@ use crate::facts::Facts;
 use crate::plan::{Action, FileSpec, Step, step};
 use crate::render::WRITTEN_BY;
 use crate::role::Kubernetes;
-use crate::role::types::{KubernetesVersion, RuntimeName};
+use crate::role::types::RuntimeName;
 
 /// Where kubeadm, the kubelet and crictl find the runtime. With several in the image kubeadm refuses to guess, so it is
 /// always named.
-pub fn socket(runtime: RuntimeName, kubeadm: KubernetesVersion) -> &'static str {
+pub fn socket(runtime: RuntimeName) -> &'static str {
     match runtime {
         RuntimeName::Containerd => containerd::SOCKET,
-        RuntimeName::Docker if docker::has_shim(kubeadm) => docker::SHIM_SOCKET,
         RuntimeName::Docker => docker::SOCKET,
         RuntimeName::Crio => crio::SOCKET,
     }
@@ -28,14 +27,13 @@ pub fn socket(runtime: RuntimeName, kubeadm: KubernetesVersion) -> &'static str 
 
 /// From a machine that has the programs to one whose runtime the kubelet can use.
 pub fn steps(kubernetes: &Kubernetes, facts: &Facts) -> Vec<Step> {
-    let kubeadm = facts.kubeadm.unwrap_or(kubernetes.version);
     let pause = facts.pause_image.as_deref().unwrap_or("registry.k8s.io/pause:3.10");
     let mut steps = match kubernetes.runtime {
         RuntimeName::Containerd => containerd::steps(kubernetes, facts, pause),
-        RuntimeName::Docker => docker::steps(kubernetes, kubeadm, pause),
+        RuntimeName::Docker => docker::steps(kubernetes, pause),
         RuntimeName::Crio => crio::steps(kubernetes, pause),
     };
-    let file = FileSpec::public("/etc/crictl.yaml", crictl(socket(kubernetes.runtime, kubeadm)));
+    let file = FileSpec::public("/etc/crictl.yaml", crictl(socket(kubernetes.runtime)));
     steps.push(step("crictl", "crictl knows the runtime", Action::Files(vec![file])));
     // Docker shares containerd's store; CRI-O has one of its own, and pulls.
     if kubernetes.runtime != RuntimeName::Crio {
@@ -46,18 +44,16 @@ pub fn steps(kubernetes: &Kubernetes, facts: &Facts) -> Vec<Step> {
 
 /// What this image lacks for the runtime, and what can be done about it.
 pub fn lacking(kubernetes: &Kubernetes, facts: &Facts) -> Option<(&'static str, &'static str)> {
-    let kubeadm = facts.kubeadm.unwrap_or(kubernetes.version);
     match kubernetes.runtime {
         RuntimeName::Containerd => containerd::lacking(facts),
-        RuntimeName::Docker => docker::lacking(kubeadm, facts),
+        RuntimeName::Docker => docker::lacking(facts),
         RuntimeName::Crio => crio::lacking(facts),
     }
 }
 
 /// /etc/crictl.yaml (<https://github.com/kubernetes-sigs/cri-tools/blob/master/docs/crictl.md>).
 fn crictl(socket: &str) -> String {
-    let url = if socket.starts_with('/') { format!("unix://{socket}") } else { socket.to_owned() };
-    format!("{WRITTEN_BY}runtime-endpoint: {url}\nimage-endpoint: {url}\ntimeout: 10\n")
+    format!("{WRITTEN_BY}runtime-endpoint: {socket}\nimage-endpoint: {socket}\ntimeout: 10\n")
 }
 
 /// The kubelet's own logins to registries, for /var/lib/kubelet/config.json: they work with every runtime.

@@ -83,7 +83,7 @@ impl Init {
             (cx.waiting)(&format!("an earlier kubeadm init was interrupted: going over it again{what}"));
         }
         files::write(cx.host, &self.config)?;
-        kubeadm::run(cx, "init", "", trace.is_some())?;
+        kubeadm::run(cx, "init", None, trace.is_some())?;
         Ok(trace.map(|_| "completed what an interrupted run had begun".to_owned()))
     }
 }

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use super::kubeadm::JoinPhases;
+use super::kubeadm::{JoinPhases, Part};
 use super::{Context, Found, files, kubeadm, member, stale};
 use crate::error::StepError;
 use crate::host::{Command, Host, date, exists, read_text};
@@ -56,15 +56,17 @@ pub struct Join {
 #[derive(Debug, Clone, PartialEq)]
 pub struct JoinControlPlane {
     pub pki: Vec<FileSpec>,
+    pub phases: JoinPhases,
     /// Its own etcd member; none where etcd runs on machines of its own, and nothing must be serial.
     pub etcd: Option<JoinEtcd>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct JoinEtcd {
-    pub phases: JoinPhases,
-    /// For the manifest of an etcd member that was announced when the power was cut.
+    /// For the manifest of an etcd member whose manifest was lost with the power.
     pub config: FileSpec,
+    /// The kubelet's kubeconfig until it has its certificate.
+    pub bootstrap: FileSpec,
 }
 
 impl Join {
@@ -99,21 +101,38 @@ impl Join {
             cx.host.sync();
             set_stage(cx.host, Stage::Prepared)?;
         }
-        if let Some(etcd) = self.etcd() {
-            if before < Some(Stage::Member) {
-                member::join(cx, etcd)?;
-                cx.host.sync();
-                set_stage(cx.host, Stage::Member)?;
-            }
-            for phase in etcd.phases.rest {
-                self.rest(cx, phase)?;
-            }
+        if let Some(control_plane) = &self.control_plane {
+            self.finish_control_plane(cx, control_plane, before)?;
         }
         Ok(before.map(|_| "completed what an interrupted run had begun".to_owned()))
     }
 
-    fn etcd(&self) -> Option<&JoinEtcd> {
-        self.control_plane.as_ref()?.etcd.as_ref()
+    /// From the etcd member on. With an external etcd kubeadm did it all at once, unless it was interrupted.
+    fn finish_control_plane(
+        &self,
+        cx: &mut Context<'_>,
+        control_plane: &JoinControlPlane,
+        before: Option<Stage>,
+    ) -> Result<(), StepError> {
+        let phases = &control_plane.phases;
+        if let Some(etcd) = &control_plane.etcd {
+            if before < Some(Stage::Member) {
+                member::join(cx, etcd, &phases.etcd)?;
+                cx.host.sync();
+                set_stage(cx.host, Stage::Member)?;
+            }
+            if let Some(wait) = &phases.kubelet {
+                rest(cx, &mut |cx| bootstrap(cx, &etcd.bootstrap, wait))?;
+            }
+        } else if before.is_none() {
+            return Ok(());
+        }
+        rest(cx, &mut |cx| run_part(cx, &phases.mark))
+    }
+
+    /// The part of kubeadm's join that comes first; all of it where there is no etcd member to wait for.
+    fn first(&self) -> Option<&Part> {
+        self.control_plane.as_ref().filter(|cp| cp.etcd.is_some()).map(|cp| &cp.phases.first)
     }
 
     /// Everything that all machines may do at once: the whole join of a worker, that of a control plane up to its
@@ -135,8 +154,7 @@ impl Join {
         set_stage(cx.host, Stage::Begun)?;
         files::write(cx.host, &self.discovery)?;
         files::write(cx.host, &self.config)?;
-        let later = self.etcd().map_or("", |etcd| etcd.phases.later);
-        kubeadm::run(cx, "join", later, began)
+        kubeadm::run(cx, "join", self.first(), began)
     }
 
     /// The kubelet has its certificate, so kubeadm's only remaining work is to note the CRI socket on the
@@ -172,22 +190,42 @@ impl Join {
             },
         )
     }
+}
 
-    /// Each of these may be run again; the API is silent for a moment after a member was added.
-    fn rest(&self, cx: &mut Context<'_>, phase: &[&str]) -> Result<(), StepError> {
-        let start = cx.host.now();
-        loop {
-            let Err(error) = kubeadm::run_phase(cx, phase, &mut || ControlFlow::Continue(())) else {
-                return Ok(());
-            };
-            let patience = Duration::from_secs(cx.spec.deadlines.kubeadm);
-            if cx.host.now().saturating_sub(start) >= patience {
-                return Err(error);
-            }
-            (cx.waiting)(&format!("{}: tried again: {error}", phase.join(" ")));
-            cx.host.sleep(Duration::from_secs(2).mul_f64(0.5 + cx.host.random()));
+fn run_part(cx: &mut Context<'_>, part: &Part) -> Result<(), StepError> {
+    kubeadm::run_join(cx, part, &mut || ControlFlow::Continue(()))
+}
+
+/// What comes after the etcd member may be run again; the API is silent for a moment after a member was added.
+fn rest(
+    cx: &mut Context<'_>,
+    run: &mut dyn FnMut(&mut Context<'_>) -> Result<(), StepError>,
+) -> Result<(), StepError> {
+    let start = cx.host.now();
+    loop {
+        let Err(error) = run(cx) else { return Ok(()) };
+        let patience = Duration::from_secs(cx.spec.deadlines.kubeadm);
+        if cx.host.now().saturating_sub(start) >= patience {
+            return Err(error);
         }
+        (cx.waiting)(&format!("tried again: {error}"));
+        cx.host.sleep(Duration::from_secs(2).mul_f64(0.5 + cx.host.random()));
     }
+}
+
+/// Waits for the kubelet's certificate. kubeadm removes the file with the bootstrap token also when it waited in vain, and
+/// a kubelet that is started after that, by a reboot for instance, ends at once. So it is written again first, without
+/// kubeadm, which would ask an API that may lack the quorum of this machine's own etcd member.
+fn bootstrap(cx: &mut Context<'_>, file: &FileSpec, wait: &Part) -> Result<(), StepError> {
+    if !kubeadm::kubelet_can_start(cx.host) {
+        (cx.waiting)("the kubelet lost its bootstrap token before it had its certificate: giving it again");
+        kubeadm::mend(cx.host)?;
+        files::write(cx.host, file)?;
+        cx.host.run(
+            &Command::new("systemctl", ["restart", "kubelet.service"]).timeout(Duration::from_secs(120)),
+        )?;
+    }
+    run_part(cx, wait)
 }
 
 /// Waits until the bootstrap token can read `kubeadm-config`: then the API answers, the token is known

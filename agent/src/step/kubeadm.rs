@@ -19,13 +19,15 @@ const LOG_KEPT: usize = 256 << 10;
 pub const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
 /// What the kubelet's kubeconfig refers to, once the controller manager has signed it.
 const KUBELET_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+/// The kubelet's kubeconfig until then, with the bootstrap token.
+pub const BOOTSTRAP_CONF: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
 pub const ETCD_MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
 
 /// Files and folders that show that kubeadm has begun on this machine.
 pub const TRACES: &[&str] = &[
     "/etc/kubernetes/admin.conf",
     KUBELET_CONF,
-    "/etc/kubernetes/bootstrap-kubelet.conf",
+    BOOTSTRAP_CONF,
     "/etc/kubernetes/manifests/kube-apiserver.yaml",
     ETCD_MANIFEST,
     "/var/lib/etcd/member",
@@ -49,81 +51,110 @@ DirAvailable--etc-kubernetes-manifests,\
 DirAvailable--var-lib-etcd,\
 Port-6443,Port-10250,Port-10257,Port-10259,Port-2379,Port-2380";
 
-/// `kubeadm init` or `kubeadm join` with our configuration, with these phases left out (a list with commas);
-/// `again` over what an earlier run left.
-pub fn run(cx: &mut Context<'_>, verb: &str, skip: &str, again: bool) -> Result<(), StepError> {
+/// `kubeadm init` or `kubeadm join` with our configuration, whole or a part of it; `again` over what an earlier run left.
+pub fn run(
+    cx: &mut Context<'_>,
+    verb: &'static str,
+    part: Option<&Part>,
+    again: bool,
+) -> Result<(), StepError> {
     super::certificates::before_kubeadm(cx)?;
     // Without it the node would not come back after a reboot.
     cx.host.run(&Command::new("systemctl", ["enable", "kubelet.service"]))?;
     let mut args = vec![verb.to_owned(), "--config".into(), crate::plan::KUBEADM_FILE.into()];
-    if !skip.is_empty() {
-        args.push(format!("--skip-phases={skip}"));
+    if let Some(part) = part {
+        args.push(format!("--skip-phases={}", part.skipped));
     }
     if again {
         args.push(format!("--ignore-preflight-errors={OURS}"));
     }
-    run_watched(cx, args, &mut || ControlFlow::Continue(()))
+    run_watched(cx, part.map_or(verb, |part| part.name), args, &mut || ControlFlow::Continue(()))
 }
 
-/// One phase of `kubeadm join`; `meanwhile` is called every second while it runs, and may end it.
-pub fn run_phase(
+/// A part of `kubeadm join`; `meanwhile` is called every second while it runs, and may end it.
+pub fn run_join(
     cx: &mut Context<'_>,
-    phase: &[&str],
+    part: &Part,
     meanwhile: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<(), StepError> {
-    let config = ["--config", crate::plan::KUBEADM_FILE];
-    let args = ["join", "phase"].iter().chain(phase).chain(&config).map(|a| (*a).to_owned()).collect();
-    run_watched(cx, args, meanwhile)
+    let skip = format!("--skip-phases={}", part.skipped);
+    let args = vec!["join".into(), "--config".into(), crate::plan::KUBEADM_FILE.into(), skip];
+    run_watched(cx, part.name, args, meanwhile)
 }
 
-/// kubeadm's `join`, cut where only one machine at a time may go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The phases of `kubeadm join` that stand at its top, in their order: 1.32 to 1.37 have the same.
+const JOIN: [&str; 8] = [
+    "preflight",
+    "control-plane-prepare",
+    "check-etcd",
+    "kubelet-start",
+    "etcd-join",
+    "kubelet-wait-bootstrap",
+    "control-plane-join",
+    "wait-control-plane",
+];
+
+/// Some phases of `kubeadm join`, said by those that are left out. `kubeadm join phase NAME` would be shorter, but it does
+/// not know the phases that a version hides: `etcd-join` before 1.34.3 and `kubelet-wait-bootstrap` before 1.35.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub name: &'static str,
+    /// For `--skip-phases`.
+    pub skipped: String,
+}
+
+impl Part {
+    /// These phases without some of their own parts.
+    fn of(name: &'static str, phases: &[&str], without: &[&'static str]) -> Self {
+        let others = JOIN.iter().copied().filter(|phase| !phases.contains(phase));
+        Self { name, skipped: others.chain(without.iter().copied()).collect::<Vec<&str>>().join(",") }
+    }
+}
+
+/// `kubeadm join` of a control plane, cut where only one machine at a time may go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinPhases {
-    /// What the first part leaves out; it runs on all machines at once.
-    pub later: &'static str,
+    /// All machines at once.
+    pub first: Part,
     /// Adds the etcd member.
-    pub etcd: &'static [&'static str],
-    /// What remains, in this order.
-    pub rest: &'static [&'static [&'static str]],
+    pub etcd: Part,
+    /// Waits for the kubelet's certificate, where that needs the etcd member.
+    pub kubelet: Option<Part>,
+    /// Labels and taints the Node.
+    pub mark: Part,
 }
-
-const MARK: &[&str] = &["control-plane-join", "mark-control-plane"];
-const ADD_ETCD: &[&str] = &["control-plane-join", "etcd"];
 
 impl JoinPhases {
-    /// The phases that this kubeadm knows (`kubeadm join --help`).
     pub fn of(kubeadm: KubernetesVersion) -> Self {
-        match kubeadm.minor {
-            // ClusterStatus, which it notes itself in, went away with 1.22.
-            ..22 => Self {
-                later: "check-etcd,control-plane-join",
-                etcd: ADD_ETCD,
-                rest: &[&["control-plane-join", "update-status"], MARK],
-            },
-            22..31 => Self { later: "check-etcd,control-plane-join", etcd: ADD_ETCD, rest: &[MARK] },
-            31..33 => Self {
-                later: "check-etcd,control-plane-join,wait-control-plane",
-                etcd: ADD_ETCD,
-                rest: &[MARK],
-            },
-            // ControlPlaneKubeletLocalMode is on: the kubelet asks the API server beside it, which needs its etcd
-            // first, so the etcd member comes before the kubelet's certificate.
-            _ => Self {
-                later: "check-etcd,etcd-join,kubelet-wait-bootstrap,control-plane-join,wait-control-plane",
-                etcd: &["etcd-join"],
-                rest: &[&["kubelet-wait-bootstrap"], MARK],
-            },
+        const MARK: &str = "control-plane-join/mark-control-plane";
+        let prepare = ["preflight", "control-plane-prepare", "kubelet-start"];
+        if kubeadm.minor < 33 {
+            // ControlPlaneKubeletLocalMode is off: kubelet-start has the kubelet's certificate signed at the endpoint.
+            const ETCD: &str = "control-plane-join/etcd";
+            return Self {
+                first: Part::of("join: prepare", &prepare, &[]),
+                etcd: Part::of(ETCD, &["control-plane-join"], &[MARK]),
+                kubelet: None,
+                mark: Part::of(MARK, &["control-plane-join"], &[ETCD]),
+            };
+        }
+        // The kubelet asks the API server beside it, which needs its etcd member first.
+        Self {
+            first: Part::of("join: prepare", &prepare, &[]),
+            etcd: Part::of("etcd-join", &["etcd-join"], &[]),
+            kubelet: Some(Part::of("kubelet-wait-bootstrap", &["kubelet-wait-bootstrap"], &[])),
+            mark: Part::of(MARK, &["control-plane-join"], &[]),
         }
     }
 }
 
 fn run_watched(
     cx: &mut Context<'_>,
+    what: &str,
     args: Vec<String>,
     meanwhile: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<(), StepError> {
-    let words: Vec<&str> = args.iter().map(String::as_str).take_while(|a| !a.starts_with("--")).collect();
-    (cx.waiting)(&format!("kubeadm {} runs", words.join(" ")));
+    (cx.waiting)(&format!("kubeadm {what} runs"));
     let command = Command::new("kubeadm", args).timeout(Duration::from_secs(cx.spec.deadlines.kubeadm));
     let result = cx.host.run_watched(&command, Duration::from_secs(1), meanwhile);
     let output = match &result {
@@ -166,6 +197,17 @@ pub const LEAVES: &[&str] = &[
 pub const CONFS: &[&str] =
     &["admin", "super-admin", "controller-manager", "scheduler", "kubelet", "bootstrap-kubelet"];
 
+/// The user's credentials come last in a kubeconfig that kubeadm or the kubelet writes.
+fn is_whole(kubeconfig: &str) -> bool {
+    kubeconfig.ends_with('\n') && (kubeconfig.contains("client-key") || kubeconfig.contains("token:"))
+}
+
+/// Whether a kubelet that is started now has its certificate, or can come to it.
+pub fn kubelet_can_start(host: &dyn Host) -> bool {
+    let whole = |path: &str| read_text(host, path).is_some_and(|text| is_whole(&text));
+    (exists(host, KUBELET_CERTIFICATE) && whole(KUBELET_CONF)) || whole(BOOTSTRAP_CONF)
+}
+
 /// Removes what a power cut left cut short. kubeadm writes neither atomically nor durably, and on its
 /// second run takes a file that exists for a whole one.
 pub fn mend(host: &dyn Host) -> Result<Vec<String>, StepError> {
@@ -190,8 +232,7 @@ pub fn mend(host: &dyn Host) -> Result<Vec<String>, StepError> {
     for name in CONFS {
         let path = PathBuf::from(format!("/etc/kubernetes/{name}.conf"));
         if let Some(text) = read_text(host, &path) {
-            // The user's credentials come last in what kubeadm and the kubelet write.
-            let whole = text.ends_with('\n') && (text.contains("client-key") || text.contains("token"));
+            let whole = is_whole(&text);
             // The kubelet writes its kubeconfig before it has the certificate that stands in it; kubeadm, when it has
             // waited for that in vain, takes the token away from it, and neither ends by itself.
             let promised = text.contains(KUBELET_CERTIFICATE) && !exists(host, KUBELET_CERTIFICATE);

@@ -1,26 +1,22 @@
 //! The etcd member of a control plane that joins: the only part of a join that one machine at a time may do.
 //!
-//! kubeadm announces the member, writes its manifest and waits. Before 1.29 the member votes from its announcement
-//! on: from one member to two the whole API is silent until the new one has started, so a member that does not start
-//! is recognised within seconds, and one whose machine lost its power in between is started from what the other
-//! members know, because nobody could remove it.
+//! kubeadm announces the member without a vote (a learner), writes its manifest, waits, and gives it its vote once it has
+//! caught up. What remains where kubeadm was interrupted is done here.
 
-use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
 use super::join::JoinEtcd;
+use super::kubeadm::Part;
 use super::{Context, files, kubeadm, last_words};
 use crate::access::Access;
 use crate::error::StepError;
 use crate::etcd::{Etcd, Member, member_at};
-use crate::facts::listening;
 use crate::host::{Command, Host, exists, read_text};
 use crate::kube::KubeError;
 use crate::lease::{self, Lock};
-use crate::render::ETCD_PEER_PORT;
 use crate::retry::{Attempt, Patience, wait};
 use crate::role::NodeSpec;
 
@@ -30,7 +26,7 @@ const REMOVED: &str = "/var/lib/kindling/etcd-removed";
 const MOST_REMOVALS: usize = 3;
 
 /// Adds this machine's etcd member, or completes what an interrupted run had begun, and waits until it runs.
-pub fn join(cx: &mut Context<'_>, join: &JoinEtcd) -> Result<(), StepError> {
+pub fn join(cx: &mut Context<'_>, join: &JoinEtcd, part: &Part) -> Result<(), StepError> {
     let (host, spec) = (cx.host, cx.spec);
     let role = spec.control_plane().expect("only control planes have etcd members");
     let etcd = Etcd::of_control_plane(host, role)?;
@@ -38,15 +34,17 @@ pub fn join(cx: &mut Context<'_>, join: &JoinEtcd) -> Result<(), StepError> {
         return wait_until_it_runs(cx, &etcd, None);
     }
     remove(host, kubeadm::ETCD_MANIFEST)?;
-    if let Some(members) = announced_before(cx, &etcd)? {
-        (cx.waiting)("the etcd member was announced before the power was cut: starting it");
+    if let Some(members) = has_data(cx, &etcd)? {
+        (cx.waiting)(
+            "the etcd member's data is here, and its manifest was lost with the power: writing it again",
+        );
         write_manifest(cx, join, &members)?;
         return wait_until_it_runs(cx, &etcd, None);
     }
     let access = Access::new(host, spec, role)?;
     let deadline = spec.deadlines.cluster;
     let lock = lease::acquire(&access, lease::ETCD_JOIN, spec.name.as_str(), deadline, cx.waiting)?;
-    let result = add(cx, &etcd, join, &lock);
+    let result = add(cx, &etcd, part, &lock);
     lock.release();
     result
 }
@@ -84,11 +82,13 @@ fn own_member(etcd: &Etcd<'_>, spec: &NodeSpec) -> Option<(Ipv4Addr, Member)> {
     Some((teller, member_at(&members, spec.address())?.clone()))
 }
 
-/// The members, if this machine's is one of them and must be started rather than removed: its data is here, or it was
-/// announced and without it there is no quorum to remove anybody.
-fn announced_before(cx: &mut Context<'_>, etcd: &Etcd<'_>) -> Result<Option<Vec<Member>>, StepError> {
+/// The members, if this machine's is one of them and its data is here: then it is started, not removed.
+fn has_data(cx: &mut Context<'_>, etcd: &Etcd<'_>) -> Result<Option<Vec<Member>>, StepError> {
     let (host, spec) = (cx.host, cx.spec);
-    let (teller, members) = wait(
+    if !exists(host, Path::new(DATA).join("member")) {
+        return Ok(None);
+    }
+    let (_, members) = wait(
         host,
         Patience::seconds(spec.deadlines.cluster),
         cx.waiting,
@@ -100,57 +100,11 @@ fn announced_before(cx: &mut Context<'_>, etcd: &Etcd<'_>) -> Result<Option<Vec<
             )
         },
     )?;
-    let Some(own) = member_at(&members, spec.address()) else { return Ok(None) };
-    let has_data = exists(host, Path::new(DATA).join("member"));
-    // Data is never thrown away on the word of one member, whose list may lag behind.
-    let goes_on = has_data || (!own.started && etcd.answers(teller).is_err());
-    Ok(goes_on.then_some(members))
-}
-
-/// The members, if this machine's was announced and never started. Not that of a kubeadm that adds learners: nobody
-/// waits for those, and it looks for itself whether its announcement was taken.
-fn announced(etcd: &Etcd<'_>, spec: &NodeSpec) -> Option<Vec<Member>> {
-    let (_, members) = members(etcd, spec).ok()?;
-    let own = member_at(&members, spec.address())?;
-    (!own.started && !own.learner).then_some(members)
-}
-
-/// Looks whether kubeadm's announcement was taken without its knowing. One of 1.20 that hears etcd's answer too late
-/// announces again, is refused for minutes ("not enough started members"), and writes no manifest, while the whole API
-/// waits for the member.
-#[derive(Default)]
-struct Stranded {
-    looked: Cell<Duration>,
-    since: Cell<Option<Duration>>,
-}
-
-/// kubeadm writes the manifest as soon as its announcement is taken.
-const STRANDED_AFTER: Duration = Duration::from_secs(15);
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-
-impl Stranded {
-    fn look(&self, host: &dyn Host, spec: &NodeSpec, etcd: &Etcd<'_>) -> ControlFlow<()> {
-        let now = host.now();
-        if now.saturating_sub(self.looked.get()) < LOOK_EVERY {
-            return ControlFlow::Continue(());
-        }
-        self.looked.set(now);
-        if exists(host, kubeadm::ETCD_MANIFEST) || announced(etcd, spec).is_none() {
-            self.since.set(None);
-            return ControlFlow::Continue(());
-        }
-        let since = self.since.get().unwrap_or(now);
-        self.since.set(Some(since));
-        if now.saturating_sub(since) < STRANDED_AFTER {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
-        }
-    }
+    Ok(member_at(&members, spec.address()).is_some().then_some(members))
 }
 
 /// Under the lock.
-fn add(cx: &mut Context<'_>, etcd: &Etcd<'_>, join: &JoinEtcd, lock: &Lock<'_>) -> Result<(), StepError> {
+fn add(cx: &mut Context<'_>, etcd: &Etcd<'_>, part: &Part, lock: &Lock<'_>) -> Result<(), StepError> {
     let teller = wait_for_the_others(cx, etcd, lock)?;
     let (host, spec) = (cx.host, cx.spec);
     let now = etcd.members(teller).unwrap_or_default();
@@ -159,21 +113,14 @@ fn add(cx: &mut Context<'_>, etcd: &Etcd<'_>, join: &JoinEtcd, lock: &Lock<'_>) 
         etcd.remove(teller, own.id, cx.waiting, &|| lock.keep())?;
     }
     remove(host, DATA)?;
-    let (watch, stranded) = (Watch::new(host), Stranded::default());
-    let result = kubeadm::run_phase(cx, join.phases.etcd, &mut || {
+    let added = kubeadm::run_join(cx, part, &mut || {
         lock.keep();
-        watch.look(host, spec);
-        stranded.look(host, spec, etcd)
+        ControlFlow::Continue(())
     });
-    match result {
+    match added {
         // kubeadm was not patient enough, or died: the member may start all the same.
         Err(error) if manifest_is_whole(host) => (cx.waiting)(&format!("waiting on for the member: {error}")),
-        Err(error) => {
-            let Some(members) = announced(etcd, spec) else { return Err(error) };
-            (cx.waiting)("kubeadm announced the etcd member and did not hear that it was taken: starting it");
-            write_manifest(cx, join, &members)?;
-        }
-        Ok(()) => {}
+        other => other?,
     }
     wait_until_it_runs(cx, etcd, Some(lock))
 }
@@ -274,7 +221,6 @@ fn wait_until_it_runs(
 ) -> Result<(), StepError> {
     let (host, spec) = (cx.host, cx.spec);
     host.run(&Command::new("systemctl", ["enable", "--now", "kubelet.service"]))?;
-    let watch = Watch::new(host);
     let patience =
         Patience { longest: Duration::from_secs(2), ..Patience::seconds(spec.deadlines.kubeadm / 3) };
     let waited = wait(
@@ -285,16 +231,11 @@ fn wait_until_it_runs(
             keep(lock);
             match etcd.answers(spec.address()) {
                 Ok(()) => Attempt::Ready(()),
-                Err(error) => {
-                    watch.look(host, spec);
-                    Attempt::NotYet(match error.status() {
-                        Some(_) if promoted(etcd, spec) => {
-                            "this machine's etcd member has got its vote".into()
-                        }
-                        Some(_) => "this machine's etcd member has no quorum yet".into(),
-                        None => "this machine's etcd member does not answer yet".into(),
-                    })
-                }
+                Err(error) => Attempt::NotYet(match error.status() {
+                    Some(_) if promoted(etcd, spec) => "this machine's etcd member has got its vote".into(),
+                    Some(_) => "this machine's etcd member has no quorum yet".into(),
+                    None => "this machine's etcd member does not answer yet".into(),
+                }),
             }
         },
         |reason| StepError::passing(reason, ""),
@@ -305,8 +246,7 @@ fn wait_until_it_runs(
     }
 }
 
-/// kubeadm of 1.29 and newer adds members that have no vote, and gives it to them once they have caught up. Where it was
-/// interrupted before, nobody would.
+/// Gives the member its vote, which kubeadm does unless it was interrupted before.
 fn promoted(etcd: &Etcd<'_>, spec: &NodeSpec) -> bool {
     own_member(etcd, spec).is_some_and(|(teller, own)| own.learner && etcd.promote(teller, own.id).is_ok())
 }
@@ -338,50 +278,4 @@ fn give_up(
     etcd.remove(teller, own.id, cx.waiting, &|| keep(lock))?;
     remove(host, DATA)?;
     Ok(StepError::passing(format!("{cause}; it was taken out again, and is added anew"), remedy))
-}
-
-/// Looks whether the kubelet starts the member. A kubelet of 1.20 and 1.21 that does not know its disk yet refuses the
-/// pod and never looks at it again (kubernetes#99305); restarted, it starts it.
-struct Watch {
-    since: Cell<Duration>,
-    wall: Cell<u64>,
-    restarts: Cell<u32>,
-}
-
-/// How long the member may take to listen once its manifest is there, before the kubelet is restarted unasked.
-const LISTENS_AFTER: Duration = Duration::from_secs(60);
-const MOST_RESTARTS: u32 = 3;
-
-impl Watch {
-    fn new(host: &dyn Host) -> Self {
-        Self { since: Cell::new(host.now()), wall: Cell::new(host.wall_clock()), restarts: Cell::new(0) }
-    }
-
-    fn look(&self, host: &dyn Host, spec: &NodeSpec) {
-        if !exists(host, kubeadm::ETCD_MANIFEST) {
-            self.since.set(host.now());
-            return;
-        }
-        if self.restarts.get() >= MOST_RESTARTS || listening(host).contains(&ETCD_PEER_PORT) {
-            return;
-        }
-        let waited = host.now().saturating_sub(self.since.get());
-        if waited < Duration::from_secs(3) || !(waited >= LISTENS_AFTER || self.refused(host, spec)) {
-            return;
-        }
-        // That it fails is seen by the wait around this.
-        let restart = Command::new("systemctl", ["restart", "kubelet.service"]);
-        let _ = host.run(&restart);
-        self.restarts.set(self.restarts.get() + 1);
-        self.since.set(host.now());
-        self.wall.set(host.wall_clock());
-    }
-
-    fn refused(&self, host: &dyn Host, spec: &NodeSpec) -> bool {
-        // Its own second is left out: what was said in it may be from before.
-        let since = format!("--since=@{}", self.wall.get() + u64::from(self.restarts.get() > 0));
-        let log = host.run(&Command::query("journalctl", ["-b", "-o", "cat", "-u", "kubelet", &since]));
-        let pod = format!("etcd-{}", spec.name);
-        log.is_ok_and(|log| log.stdout.lines().any(|l| l.contains("Failed to admit pod") && l.contains(&pod)))
-    }
 }

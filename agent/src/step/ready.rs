@@ -115,8 +115,8 @@ fn node_state(
         Err(error) => return Attempt::NotYet(unready(&error)),
     }
     if node_is_ready(&node) {
-        // Only where the machine may still go back to the system before: in a formation a kubelet of 1.20 shows its
-        // static pods as much as a minute after they run.
+        // Only where the machine may still go back to the system before: in a formation a kubelet may show
+        // its static pods as much as a minute after they run.
         if spec.control_plane().is_some()
             && exists(host, BOOT_COUNTED)
             && let Err(reason) = run_beside_the_api(name, boot_time(host), get)

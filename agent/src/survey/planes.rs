@@ -6,12 +6,9 @@ use serde_json::Value;
 
 use crate::kube::condition;
 
-/// kubeadm's label, and the older one of 1.20.
+/// By the label that kubeadm sets.
 pub fn is_control_plane(node: &Value) -> bool {
-    let labels = &node["metadata"]["labels"];
-    ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"]
-        .iter()
-        .any(|l| !labels[l].is_null())
+    !node["metadata"]["labels"]["node-role.kubernetes.io/control-plane"].is_null()
 }
 
 pub fn address(node: &Value) -> Option<Ipv4Addr> {

@@ -14,12 +14,11 @@ impl Judge<'_> {
     pub(super) fn versions(&mut self) {
         let server = text(&self.answers.version["gitVersion"]);
         let Some(api) = minor(&server) else { return };
-        // Since 1.28 a kubelet may be three minor versions older.
-        let older = if api >= 28 { 3 } else { 2 };
+        const OLDER: i64 = 3;
         for node in items(&self.answers.nodes) {
             let kubelet = text(&node["status"]["nodeInfo"]["kubeletVersion"]);
             let Some(own) = minor(&kubelet) else { continue };
-            if own > api || own < api - older {
+            if own > api || own < api - OLDER {
                 let why = if own > api { "newer than" } else { "too old for" };
                 self.find(
                     name(node),
@@ -27,7 +26,7 @@ impl Judge<'_> {
                     if own > api {
                         "upgrade the control planes first".to_owned()
                     } else {
-                        format!("boot it with an image of 1.{} to 1.{api}", api - older)
+                        format!("boot it with an image of 1.{} to 1.{api}", api - OLDER)
                     },
                 );
             }

@@ -116,20 +116,20 @@ mod tests {
     fn a_node_is_read_as_the_table_wants_it() {
         let value = serde_json::json!({
             "metadata": { "name": "cp1", "labels": {
-                "kubernetes.io/os": "linux", "node-role.kubernetes.io/master": "", "node-role.kubernetes.io/control-plane": "" } },
+                "kubernetes.io/os": "linux", "node-role.kubernetes.io/control-plane": "" } },
             "status": {
                 "conditions": [{ "type": "MemoryPressure", "status": "False" },
                     { "type": "Ready", "status": "True", "lastHeartbeatTime": "1970-01-01T00:01:40Z" }],
                 "addresses": [{ "type": "InternalIP", "address": "10.0.0.11" }, { "type": "Hostname", "address": "cp1" }],
-                "nodeInfo": { "kubeletVersion": "v1.20.2" } }
+                "nodeInfo": { "kubeletVersion": "v1.37.2" } }
         });
         assert_eq!(
             node(&value),
             ApiNode {
                 name: "cp1".into(),
-                roles: vec!["control-plane".into(), "master".into()],
+                roles: vec!["control-plane".into()],
                 ready: true,
-                version: "v1.20.2".into(),
+                version: "v1.37.2".into(),
                 internal_ip: "10.0.0.11".into(),
                 heartbeat: Some(100),
             }

@@ -28,7 +28,7 @@ use markdown::{Block, Document};
 /// Blocks that cannot be checked: document, first line, why.
 const UNCHECKED: [(&str, &str, &str); 2] = [
     ("docs/vsphere.md", "kang-master1: poweredOn: done in 64 s", "what `tests/vsphere/run` has govc say"),
-    ("docs/day-two.md", "Kubernetes v1.20.2 at 10.0.0.10:6443", "tests/survey.rs compares it"),
+    ("docs/day-two.md", "Kubernetes v1.37.2 at 10.0.0.10:6443", "tests/survey.rs compares it"),
 ];
 
 /// Code in the text that looks like a command line and is none: document, code, why.
@@ -219,7 +219,7 @@ fn every_command_is_shown_in_a_document() {
 const AROUND: &str = r#"
 version = 1
 name = "c"
-kubernetes = "v1.32.3"
+kubernetes = "v1.37.2"
 endpoint = { by = "external", host = "api.example.org", vip = "10.0.0.10" }
 network = { gateway = "10.0.0.2" }
 nodes.cp1 = { role = "control-plane", address = "10.0.0.11/24" }

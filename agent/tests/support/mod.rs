@@ -19,10 +19,11 @@ pub fn secrets() -> &'static Secrets {
     SECRETS.get_or_init(|| Secrets::generate(time::OffsetDateTime::now_utc()).expect("keys can be made"))
 }
 
+const NEWEST: &str = "v1.37.2";
 const CLUSTER: &str = r#"
 version = 1
 name = "test"
-kubernetes = "v1.32.3"
+kubernetes = "v1.37.2"
 [endpoint]
 host = "kubeapi.test"
 vip = "10.0.0.10"
@@ -39,9 +40,15 @@ cp3 = { role = "control-plane", address = "10.0.0.13/24" }
 w1 = { role = "worker", address = "10.0.0.21/24", labels = { zone = "a" } }
 "#;
 
+/// `cp2@v1.32.3` is cp2 of a cluster of that version; without one it is the newest.
+fn split(node: &str) -> (&str, &str) {
+    node.split_once('@').unwrap_or((node, NEWEST))
+}
+
 /// `xcp1` is cp1 of the same cluster with an external etcd.
 pub fn cluster(node: &str, proxy: &str) -> Cluster {
     let proxy = format!("proxy = \"{proxy}\"");
+    let (node, version) = split(node);
     let text = if node.starts_with("etcd") || node.starts_with('x') {
         CLUSTER.replace("ENDPOINT", "stacked").replace("PORT", "6443")
             + "etcd1 = { role = \"etcd\", address = \"10.0.0.41/24\" }\n\
@@ -54,6 +61,7 @@ pub fn cluster(node: &str, proxy: &str) -> Cluster {
     } else {
         CLUSTER.replace("ENDPOINT", "stacked").replace("PORT", &format!("8443\n{proxy}"))
     };
+    let text = text.replace(NEWEST, version);
     Cluster::parse(Source::new("cluster.toml", text)).unwrap_or_else(|e| panic!("{e}")).0
 }
 
@@ -64,7 +72,7 @@ pub fn spec(node: &str) -> NodeSpec {
 /// With this in front of the API servers.
 pub fn spec_with(node: &str, proxy: &str) -> NodeSpec {
     let cluster = cluster(node, proxy);
-    let node = cluster.node(node.trim_start_matches('x')).expect("the node is in the cluster");
+    let node = cluster.node(split(node).0.trim_start_matches('x')).expect("the node is in the cluster");
     let role = render::role_file(&cluster, secrets(), node).to_toml();
     NodeSpec::parse(Source::new("role.toml", role)).unwrap_or_else(|e| panic!("{e}")).0
 }
@@ -81,7 +89,7 @@ pub fn facts(spec: &NodeSpec, host: &Fake) -> Facts {
         cpus: 2,
         memory_mb: 2048,
         machine_id: Some("0123456789abcdef0123456789abcdef".into()),
-        kubeadm: Some("v1.32.3".parse().expect("a version")),
+        kubeadm: spec.kubernetes().map(|kubernetes| kubernetes.version),
         containerd: Some((1, 7)),
         etcd: EtcdVersion::read("3.7.0"),
         addons: vec!["flannel".into()],
@@ -115,7 +123,7 @@ pub fn role_text(node: &str) -> String {
     static TEXTS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
     let render = || {
         let cluster = cluster(node, "haproxy");
-        let node = cluster.node(node.trim_start_matches('x')).expect("the node is in the cluster");
+        let node = cluster.node(split(node).0.trim_start_matches('x')).expect("the node is in the cluster");
         render::role_file(&cluster, secrets(), node).to_toml()
     };
     // Thousands of machines are made of few texts.
@@ -138,6 +146,8 @@ pub fn cloud_init(host: &Fake, node: &str) {
 pub fn machine(node: &str) -> Fake {
     let host = Fake::new();
     cloud_init(&host, node);
+    let (node, version) = split(node);
+    host.kubeadm.set(Some(version.parse().expect("a version")));
     // A worker and a joining control plane find a cluster that others made.
     let joins = matches!(node, "cp2" | "xcp2" | "w1");
     host.cluster_is_up.set(joins);

@@ -18,6 +18,8 @@ pub struct ClusterState {
     pub members: Vec<(String, String)>,
     /// The peer URL of a member that has no vote yet.
     pub learner: Option<String>,
+    /// This machine's Node has the label and the taint of a control plane.
+    pub is_marked: bool,
     /// The Node of a machine of this name that is not there any more.
     pub has_old_node: bool,
     /// The address of an API server that is of another cluster.
@@ -90,7 +92,9 @@ impl Fake {
                 "/v3/cluster/member/remove" if self.refuses_removal() => Err(status(503)),
                 "/v3/cluster/member/remove" => {
                     let id = request.body.and_then(|b| b["ID"].as_str()?.parse::<usize>().ok()).unwrap_or(0);
-                    self.cluster.borrow_mut().members.remove(id);
+                    let mut cluster = self.cluster.borrow_mut();
+                    let (_, url) = cluster.members.remove(id);
+                    cluster.learner = cluster.learner.take().filter(|learner| *learner != url);
                     Ok("{}".into())
                 }
                 "/v3/cluster/member/promote" => {
@@ -102,7 +106,7 @@ impl Fake {
             };
         }
         let has = |path: &str| self.disk.borrow().files.contains_key(Path::new(path));
-        let kubelet = self.active.borrow().contains("kubelet.service");
+        let kubelet = self.kubelet_runs();
         let own_api = kubelet
             && has("/etc/kubernetes/manifests/kube-apiserver.yaml")
             && (self.is_external() || self.etcd_runs());
@@ -121,7 +125,7 @@ impl Fake {
                 Err(status(401))
             }
             path if path.starts_with("/api/v1/nodes/") => {
-                let registered = kubelet && has("/etc/kubernetes/kubelet.conf");
+                let registered = self.is_registered();
                 if request.method == Method::Delete {
                     self.cluster.borrow_mut().has_old_node = false;
                 } else if !registered && !self.cluster.borrow().has_old_node {

@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod cluster;
+mod kubeadm;
 mod programs;
 
 use super::{Command, CommandError, Host, Output};
 
 use crate::kube::{Credentials, KubeError, Method, Request, Server};
+use crate::role::types::KubernetesVersion;
 use crate::room::Peer;
 pub use cluster::ClusterState;
 
@@ -53,10 +55,12 @@ pub struct Fake {
     pub peers_say: Cell<Peer>,
     /// How often `kubeadm join` waits in vain for the kubelet's certificate to be signed.
     pub unsigned: Cell<u32>,
-    /// How often the kubelet must be restarted before it starts the etcd pod, which it refuses until then.
-    pub refuses_etcd: Cell<u32>,
-    /// etcd takes the announcement of a member, and its answer does not come back to kubeadm.
-    pub loses_answer: Cell<bool>,
+    /// The version of kubeadm and the kubelet; the newest that is known, if it is not set.
+    pub kubeadm: Cell<Option<KubernetesVersion>>,
+    /// The etcd pod never comes up.
+    pub etcd_never_starts: Cell<bool>,
+    /// kubeadm ends after it has added the etcd member, and before it has given it its vote.
+    pub dies_before_promotion: Cell<bool>,
     /// Whether a majority of an external etcd's members answers without this machine's doing.
     pub etcd_is_up: Cell<bool>,
     /// What every member of an external etcd says that it is.
@@ -146,7 +150,7 @@ impl Fake {
         self.cut.set(None);
         self.effects.set(0);
         self.started_at.set(self.clock.get() + Duration::from_secs(5));
-        let disk = &mut *self.disk.borrow_mut();
+        let mut disk = self.disk.borrow_mut();
         disk.files.retain(|path, _| !path.starts_with("/run"));
         let mut put = |path: &str, text: &str| disk.files.insert(path.into(), (text.into(), 0o644));
         put("/proc/modules", "");
@@ -164,6 +168,11 @@ impl Fake {
         *self.hostname.borrow_mut() =
             String::from_utf8_lossy(&disk.files[Path::new("/etc/hostname")].0).trim().to_owned();
         *self.active.borrow_mut() = disk.enabled.clone();
+        let starts_kubelet = disk.enabled.contains("kubelet.service");
+        drop(disk);
+        if starts_kubelet {
+            self.start_kubelet();
+        }
     }
 
     /// What a node has become: its lasting state without times and counts.
@@ -200,6 +209,9 @@ impl Fake {
             .map(|path| path.display().to_string())
             .collect();
         names.extend(a.enabled.symmetric_difference(&b.enabled).cloned());
+        if self.cluster.borrow().is_marked != other.cluster.borrow().is_marked {
+            names.push("the Node's mark as a control plane".into());
+        }
         if (a.links, a.images) != (b.links, b.images) {
             names.push("links or images".into());
         }
@@ -312,24 +324,9 @@ impl Host for Fake {
     fn run_watched(
         &self,
         command: &Command,
-        every: Duration,
+        _: Duration,
         meanwhile: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Output, CommandError> {
-        let announces = command.args.iter().any(|arg| arg == "etcd");
-        if announces && self.loses_answer.take() {
-            // Announced; and kubeadm asks again and again, and is refused.
-            let _ = self.program(command, true);
-            let end = self.clock.get() + command.timeout;
-            let output = Output::default();
-            let command = command.to_string();
-            while self.clock.get() < end {
-                if meanwhile().is_break() {
-                    return Err(CommandError::Ended { command, output });
-                }
-                self.sleep(every);
-            }
-            return Err(CommandError::Failed { command, status: "exit status: 1".into(), output });
-        }
         let _ = meanwhile();
         self.run(command)
     }

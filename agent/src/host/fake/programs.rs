@@ -1,4 +1,4 @@
-//! The programs that the agent runs: kubeadm with the traces that it leaves, systemctl, ctr.
+//! The programs that the agent runs beside kubeadm: systemctl, ctr and smaller ones; and etcd as it runs in a pod.
 
 use std::path::Path;
 
@@ -14,30 +14,25 @@ impl Fake {
         Some(line.split_whitespace().next()?.to_owned())
     }
 
-    /// Whether kubeadm was told of an external etcd.
-    pub(super) fn is_external(&self) -> bool {
-        let has = |path: &str, word: &str| self.text(path).is_some_and(|text| text.contains(word));
-        has("/etc/kindling/kubeadm.yaml", "ExternalEtcdVersion")
-            || has("/etc/kubernetes/manifests/kube-apiserver.yaml", "external")
-    }
-
     pub(super) fn own_peer_url(&self) -> String {
         format!("https://{}:2380", self.own_address().unwrap_or_default())
     }
 
-    /// With two members, of which one was announced and never started, nobody can write anything.
+    /// Whether more than half of the members that vote run: this machine's own, and all others in any case.
     pub(super) fn has_quorum(&self) -> bool {
-        let members = &self.cluster.borrow().members;
-        members.len() != 2 || members.iter().all(|(name, _)| !name.is_empty())
+        let own_runs = self.etcd_runs();
+        let (url, cluster) = (self.own_peer_url(), self.cluster.borrow());
+        let voters = cluster.members.iter().filter(|(_, peer)| cluster.learner.as_ref() != Some(peer));
+        let (running, all) = voters.fold((0, 0), |(running, all), (_, peer)| {
+            (running + usize::from(*peer != url || own_runs), all + 1)
+        });
+        all == 0 || running * 2 > all
     }
 
     /// Whether this machine's etcd member runs; one that starts tells the others its name.
     pub(super) fn etcd_runs(&self) -> bool {
         let manifest = self.text("/etc/kubernetes/manifests/etcd.yaml").unwrap_or_default();
-        let admitted = self.refuses_etcd.get() == 0;
-        let runs = admitted
-            && manifest.ends_with("status: {}\n")
-            && self.active.borrow().contains("kubelet.service");
+        let runs = !self.etcd_never_starts.get() && manifest.ends_with("status: {}\n") && self.kubelet_runs();
         let url = self.own_peer_url();
         let mut cluster = self.cluster.borrow_mut();
         let Some(own) = cluster.members.iter_mut().find(|(_, peer)| *peer == url) else { return false };
@@ -56,99 +51,6 @@ impl Fake {
         self.disk.borrow_mut().files.insert(path, (text.into(), 0o600));
     }
 
-    pub(super) fn kubeadm_phase(&self, phase: &[String], half: bool) -> Result<String, String> {
-        let own = (self.hostname(), self.own_peer_url());
-        match phase.iter().map(String::as_str).take(2).collect::<Vec<_>>()[..] {
-            ["etcd", "local"] => self.put_manifest(&[own], false),
-            ["control-plane-join", "etcd"] => {
-                if !self.has_quorum() {
-                    return Err("etcdserver: request timed out".into());
-                }
-                let mut members = self.cluster.borrow().members.clone();
-                if members.iter().any(|(_, url)| *url == own.1) {
-                    return Err("the fake's member was announced already, and has no name".into());
-                }
-                members.push((String::new(), own.1.clone()));
-                self.cluster.borrow_mut().members = members.clone();
-                if half {
-                    return Ok(String::new());
-                }
-                members.last_mut().expect("it was just added").0 = own.0;
-                self.put_manifest(&members, true);
-            }
-            ["control-plane-join", _] if !self.has_quorum() => return Err("the API does not answer".into()),
-            _ => {}
-        }
-        Ok(String::new())
-    }
-
-    pub(super) fn kubeadm(&self, args: &[String], half: bool) -> Result<String, String> {
-        if let Some(phase) = args.get(1).filter(|a| *a == "phase").map(|_| &args[2..]) {
-            return self.kubeadm_phase(phase, half);
-        }
-        let first_part = args.iter().any(|a| a.starts_with("--skip-phases="));
-        let again = args.iter().any(|a| a.starts_with("--ignore-preflight-errors"));
-        let has = |path: &str| self.disk.borrow().files.contains_key(Path::new(path));
-        let config = self.text("/etc/kindling/kubeadm.yaml").ok_or("no configuration")?;
-        if has("/etc/kubernetes/kubelet.conf") && !again {
-            return Err("[ERROR FileAvailable--etc-kubernetes-kubelet.conf]: /etc/kubernetes/kubelet.conf already exists".into());
-        }
-        let control_plane = config.contains("InitConfiguration") || config.contains("controlPlane:");
-        let external = config.contains("ExternalEtcdVersion");
-        if control_plane {
-            let etcd = if external { "apiserver-etcd-client.key" } else { "etcd/ca.key" };
-            for name in ["ca.crt", "ca.key", "sa.key", "sa.pub", etcd, "front-proxy-ca.key"] {
-                if !has(&format!("/etc/kubernetes/pki/{name}")) {
-                    return Err(format!("/etc/kubernetes/pki/{name} is missing"));
-                }
-            }
-            let leaf = self.text("/etc/kubernetes/pki/apiserver.crt");
-            if leaf.is_some_and(|t| !t.ends_with("-----END CERTIFICATE-----\n")) {
-                return Err("failure loading apiserver certificate".into());
-            }
-            if half {
-                self.put("/etc/kubernetes/pki/apiserver.crt", "-----BEGIN CERT");
-                self.put("/etc/kubernetes/kubelet.conf", "apiVersion: v1\ncl");
-                if !first_part && !external {
-                    self.put("/var/lib/etcd/member", "");
-                }
-                return Ok(String::new());
-            }
-            self.put(
-                "/etc/kubernetes/pki/apiserver.crt",
-                "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
-            );
-            self.put("/etc/kubernetes/pki/apiserver.key", "-----BEGIN RSA KEY-----\n-----END RSA KEY-----\n");
-            self.put("/etc/kubernetes/admin.conf", "client-key-data: k\n");
-            let pod = if external { "pod, external etcd" } else { "pod" };
-            self.put("/etc/kubernetes/manifests/kube-apiserver.yaml", pod);
-            for beside in ["kube-controller-manager", "kube-scheduler"] {
-                self.put(&format!("/etc/kubernetes/manifests/{beside}.yaml"), "pod");
-            }
-            if !first_part && !external {
-                let own = (self.hostname(), self.own_peer_url());
-                self.put_manifest(std::slice::from_ref(&own), false);
-                self.cluster.borrow_mut().members = vec![own];
-                self.put("/var/lib/etcd/member", "");
-            }
-        } else if half {
-            self.put("/etc/kubernetes/bootstrap-kubelet.conf", "token: t\n");
-            return Ok(String::new());
-        } else {
-            self.put("/etc/kubernetes/pki/ca.crt", "ca");
-        }
-        self.disk.borrow_mut().files.remove(Path::new("/etc/kubernetes/bootstrap-kubelet.conf"));
-        let conf = "client-key: /var/lib/kubelet/pki/kubelet-client-current.pem\n";
-        self.put("/etc/kubernetes/kubelet.conf", conf);
-        if self.unsigned.get() > 0 {
-            self.unsigned.set(self.unsigned.get() - 1);
-            return Err("error execution phase kubelet-start: timed out waiting for the condition".into());
-        }
-        self.put("/var/lib/kubelet/pki/kubelet-client-current.pem", "pem");
-        self.active.borrow_mut().insert("kubelet.service".into());
-        Ok(String::new())
-    }
-
     pub(super) fn systemctl(&self, args: &[String]) -> Result<String, String> {
         let verb = args[0].as_str();
         let unit = args.last().cloned().unwrap_or_default();
@@ -163,7 +65,9 @@ impl Fake {
             "is-enabled" if self.disk.borrow().enabled.contains(&unit) => {}
             "is-active" | "is-enabled" => return Err("no".into()),
             "enable" => {
-                if args.iter().any(|a| a == "--now") {
+                if args.iter().any(|a| a == "--now") && unit == "kubelet.service" {
+                    self.start_kubelet();
+                } else if args.iter().any(|a| a == "--now") {
                     self.active.borrow_mut().insert(unit.clone());
                 }
                 self.disk.borrow_mut().enabled.insert(unit);
@@ -171,9 +75,7 @@ impl Fake {
             "stop" => {
                 self.active.borrow_mut().remove(&unit);
             }
-            "restart" if unit == "kubelet.service" && self.refuses_etcd.get() > 0 => {
-                self.refuses_etcd.set(self.refuses_etcd.get() - 1);
-            }
+            "start" | "restart" if unit == "kubelet.service" => self.start_kubelet(),
             "restart" if unit == "containerd.service" && self.cri_restarts.get() > 0 => {
                 self.cri_restarts.set(self.cri_restarts.get() - 1);
             }
@@ -238,31 +140,7 @@ impl Fake {
 
     pub(super) fn program(&self, command: &Command, half: bool) -> Result<String, String> {
         match command.program.as_str() {
-            "kubeadm" if command.args[0] == "reset" => {
-                let ours =
-                    |path: &Path| ["/etc/kubernetes", "/var/lib/etcd"].iter().any(|f| path.starts_with(f));
-                self.disk.borrow_mut().files.retain(|path, _| half || !ours(path));
-                self.active.borrow_mut().remove("kubelet.service");
-                Ok(String::new())
-            }
-            "journalctl" if self.refuses_etcd.get() > 0 => Ok(format!(
-                "Failed to admit pod etcd-{}_kube-system(1): ephemeral-storage\n",
-                self.hostname()
-            )),
-            "kubeadm" if command.args[0] == "certs" => {
-                // Cut short it has written some, and half of another.
-                let all = self.renewed.borrow().clone();
-                let count = if half { all.len() / 2 } else { all.len() };
-                for (path, text) in all.iter().take(count) {
-                    self.put(path, text);
-                }
-                if let Some((path, text)) = all.iter().nth(count) {
-                    self.put(path, &text[..text.len() / 2]);
-                }
-                Ok(String::new())
-            }
-            "kubeadm" if command.args[0] == "version" => Ok("v1.20.2\n".into()),
-            "kubeadm" => self.kubeadm(&command.args, half),
+            "kubeadm" => self.kubeadm_command(&command.args, half),
             "systemctl" => self.systemctl(&command.args),
             "ctr" => self.ctr(&command.args),
             "dmsetup" => self

@@ -54,7 +54,7 @@ pub fn bridge(names: &Names, network: &Network) -> Vec<Line> {
         line(&["ip", "-n", ns, "address", "add", &address, "dev", "br0"]),
         line(&["ip", "-n", ns, "link", "set", "br0", "up"]),
         // With forwarding and no route, the gateway answers "unreachable" at once to whatever leads out. Without
-        // it packets are swallowed, and the kubelet waits 11 s at each start for EC2's metadata service.
+        // it packets are swallowed, and whoever asks the internet waits for its own timeout.
         line(&["ip", "netns", "exec", ns, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"]),
     ]
 }
