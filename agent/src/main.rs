@@ -14,7 +14,7 @@ use kindling::help::{self, shell};
 use kindling::mint::Way;
 use kindling::reset::Reset;
 use kindling::status::exit;
-use kindling::up::{self, DownOptions, DriverName, Forward, Power, Switch, UpOptions};
+use kindling::up::{self, DownOptions, Forward, Power, Switch, UpOptions, Wish};
 use kindling::{agent, operator};
 
 const EXIT_CODES: &str = "\
@@ -107,7 +107,7 @@ pub enum Command {
         #[arg(long)]
         short: bool,
     },
-    /// Run the rendered cluster on this machine, all nodes at the same moment
+    /// Run the rendered cluster on this machine, all nodes at the same moment; emulated ones in turn
     Up {
         #[command(flatten)]
         up: UpFlags,
@@ -248,18 +248,23 @@ pub struct UpFlags {
     /// The folder that the image was baked into
     #[arg(long, default_value = "build/image/ubuntu")]
     image: PathBuf,
-    /// qemu; or machines: systemd-nspawn in namespaces, as root
-    #[arg(long, default_value = "qemu", value_parser = ["qemu", "machines"])]
-    driver: String,
+    /// qemu; machines: systemd-nspawn in namespaces, as root; auto: what is there already, else qemu where KVM can be
+    /// used and machines where not
+    #[arg(long, value_enum, default_value = "auto", hide_possible_values = true)]
+    driver: Wish,
+    /// Only print which driver it would be
+    #[arg(long)]
+    which_driver: bool,
     /// Where disks, logs and the kubeconfig lie; default .kindling/CLUSTER
     #[arg(long)]
     state: Option<PathBuf>,
     /// Virtual CPUs of each machine (qemu)
     #[arg(long, default_value_t = 2)]
     cpus: u32,
-    /// Memory of each machine in MiB (qemu)
-    #[arg(long, default_value_t = 2048)]
-    memory: u32,
+    /// Memory of each machine in MiB (qemu); default 2048, and emulated 4096 for a control plane, 3072 for a worker,
+    /// less where the host has less
+    #[arg(long)]
+    memory: Option<u32>,
     /// Memory of machines that are no control plane, in MiB (qemu)
     #[arg(long)]
     worker_memory: Option<u32>,
@@ -269,7 +274,7 @@ pub struct UpFlags {
     /// Port on 127.0.0.1 that leads to the API; default: a free one
     #[arg(long)]
     port: Option<u16>,
-    /// Seconds to wait for the cluster; default 1800 for qemu, 900 for machines
+    /// Seconds to wait for the cluster; default 900 for machines, 1800 for qemu, as often as machines come in turn
     #[arg(long)]
     timeout: Option<u64>,
     /// Remove what is there and begin anew
@@ -287,8 +292,8 @@ pub struct UpFlags {
 
 impl UpFlags {
     fn options(&self) -> UpOptions {
-        let driver = if self.driver == "machines" { DriverName::Machines } else { DriverName::Qemu };
         UpOptions {
+            driver: self.driver,
             state: self.state.clone(),
             cpus: self.cpus,
             memory_mb: self.memory,
@@ -299,7 +304,7 @@ impl UpFlags {
             restart: self.restart,
             power_cycle: self.power_cycle,
             only_prepare: self.prepare,
-            ..UpOptions::new(self.cluster.clone(), self.seeds.clone(), self.image.clone(), driver)
+            ..UpOptions::new(self.cluster.clone(), self.seeds.clone(), self.image.clone())
         }
     }
 }
@@ -362,6 +367,9 @@ fn main() -> ExitCode {
             kindling::survey::run(&cluster, &kubeconfig, json)
         }
         Command::Status { json, wait, .. } => agent::status(json, wait),
+        Command::Up { up: options } if options.which_driver => {
+            show(up::which_driver(&options.options()), options.json, |_| exit::DONE)
+        }
         Command::Up { up: options } if options.prepare => {
             show(up::up(&options.options()).map(|_| "prepared: nobody is powered on"), false, |_| exit::DONE)
         }

@@ -1,5 +1,6 @@
 //! The cluster's API from the host: a kubeconfig for 127.0.0.1, and what the Nodes say of themselves.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -69,6 +70,23 @@ pub fn nodes(kube: &Kube) -> Result<Vec<ApiNode>, crate::kube::KubeError> {
     Ok(list["items"].as_array().into_iter().flatten().map(node).collect())
 }
 
+/// The names of the nodes that have a pod which is neither Ready nor over.
+pub fn unsettled(kube: &Kube) -> Result<BTreeSet<String>, crate::kube::KubeError> {
+    Ok(unsettled_of(&kube.get_json("/api/v1/pods")?))
+}
+
+fn unsettled_of(pods: &Value) -> BTreeSet<String> {
+    let is_ready = |pod: &Value| {
+        let conditions = pod["status"]["conditions"].as_array();
+        conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
+    };
+    let is_over = |pod: &Value| matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    let pods = pods["items"].as_array().into_iter().flatten();
+    pods.filter(|pod| !is_over(pod) && !is_ready(pod))
+        .filter_map(|pod| pod["spec"]["nodeName"].as_str().map(str::to_owned))
+        .collect()
+}
+
 fn node(value: &Value) -> ApiNode {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let find = |list: &Value, kind: &str| {
@@ -110,6 +128,26 @@ mod tests {
             error,
             "the seeds' admin.conf has no `server`\n  remedy: render the seeds again with `kindling render`"
         );
+    }
+
+    #[test]
+    fn a_node_with_a_pod_that_is_not_ready_is_not_settled() {
+        let pod = |node: Option<&str>, phase: &str, ready: Option<&str>| {
+            let conditions: Vec<Value> = ready
+                .map(|status| serde_json::json!({ "type": "Ready", "status": status }))
+                .into_iter()
+                .collect();
+            serde_json::json!({ "spec": { "nodeName": node }, "status": { "phase": phase, "conditions": conditions } })
+        };
+        let list = serde_json::json!({ "items": [
+            pod(Some("cp1"), "Running", Some("True")),
+            pod(Some("cp2"), "Running", Some("True")),
+            pod(Some("cp2"), "Running", Some("False")),
+            pod(Some("w1"), "Succeeded", Some("False")),
+            pod(Some("w2"), "Pending", None),
+            pod(None, "Pending", None),
+        ] });
+        assert_eq!(unsettled_of(&list), BTreeSet::from(["cp2".to_owned(), "w2".to_owned()]));
     }
 
     #[test]

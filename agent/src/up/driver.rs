@@ -33,8 +33,12 @@ impl std::fmt::Display for DriverName {
 pub trait Driver: Sync {
     /// Whether this host can run such machines; names everything that is missing at once.
     fn check(&self) -> Result<(), UpError>;
-    /// One line for people: what the machines run in, and why.
+    /// One line for people: what the machines run in, and how long it takes.
     fn describe(&self) -> String;
+    /// Whether the machines' processors are a program.
+    fn is_emulated(&self) -> bool {
+        false
+    }
     /// Makes a machine's disk.
     fn prepare(&self, machine: &Machine) -> Result<(), UpError>;
     /// The private network, and 127.0.0.1:PORT into it.

@@ -1,16 +1,18 @@
 //! `kindling up` and `kindling down`: a rendered cluster on this machine, on a private network that no packet
-//! leaves, all nodes powered on at the same moment.
+//! leaves, all nodes powered on at the same moment (emulated ones in *turns* where they outnumber the processors).
 //!
 //! The nouns: the *plan* (what is to run, kept in the state folder), the *place* (the state folder), a
-//! *driver* (QEMU, or machines in namespaces), the *progress* of a node (read from its console), and the
-//! *outcome*. The machines live on when `up` returns; `down` takes away all that `up` made.
+//! *driver* (QEMU, or machines in namespaces; the *choice* of one), the *progress* of a node (read from its console),
+//! and the *outcome*. The machines live on when `up` returns; `down` takes away all that `up` made.
 
 mod api;
+mod choice;
 mod driver;
 mod error;
 mod forward;
 mod interrupt;
 mod machines;
+mod memory;
 mod outcome;
 mod plan;
 mod process;
@@ -21,6 +23,7 @@ mod state;
 mod switch;
 mod table;
 mod tools;
+mod turns;
 mod wait;
 mod watch;
 
@@ -29,6 +32,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cluster;
+pub use choice::{Choice, Wish};
 pub use driver::DriverName;
 pub use error::UpError;
 pub use forward::Forward;
@@ -38,10 +42,12 @@ pub use switch::Switch;
 pub use table::table;
 pub use watch::plain;
 
+use choice::Means;
 use interrupt::Interrupts;
 use plan::UpPlan;
 use screen::Screen;
 use state::{Place, State};
+use turns::Turns;
 
 /// Exit code after Ctrl-C: 128 and the number of SIGINT, as shells have it.
 pub const INTERRUPTED: u8 = 130;
@@ -54,19 +60,21 @@ pub struct UpOptions {
     pub seeds: PathBuf,
     /// The folder that `image/bake` wrote.
     pub image: PathBuf,
-    pub driver: DriverName,
+    pub driver: Wish,
     /// `.kindling/CLUSTER` below the current folder where `None`.
     pub state: Option<PathBuf>,
     /// Of each machine; QEMU only, as machines in namespaces share the host's.
     pub cpus: u32,
-    /// Of a control plane, and of all others too unless `worker_memory_mb` says otherwise; QEMU only.
-    pub memory_mb: u32,
+    /// Of a control plane, and of all others too unless `worker_memory_mb` says otherwise; by role and host where
+    /// `None`. QEMU only.
+    pub memory_mb: Option<u32>,
     pub worker_memory_mb: Option<u32>,
     /// Largest size of a disk; QEMU only.
     pub disk_gb: u32,
     /// The port on 127.0.0.1; a free one where `None`.
     pub port: Option<u16>,
-    /// How long to wait for the cluster; 900 s for machines and 1800 s for QEMU where `None`.
+    /// How long to wait for the cluster. Where `None` 900 s for machines, and 1800 s for QEMU: as often as machines are
+    /// powered on in turn.
     pub timeout: Option<Duration>,
     /// Stops and removes what is there before.
     pub restart: bool,
@@ -79,15 +87,15 @@ pub struct UpOptions {
 }
 
 impl UpOptions {
-    pub fn new(cluster: PathBuf, seeds: PathBuf, image: PathBuf, driver: DriverName) -> Self {
+    pub fn new(cluster: PathBuf, seeds: PathBuf, image: PathBuf) -> Self {
         Self {
             cluster,
             seeds,
             image,
-            driver,
+            driver: Wish::Auto,
             state: None,
             cpus: 2,
-            memory_mb: 2048,
+            memory_mb: None,
             worker_memory_mb: None,
             disk_gb: 20,
             port: None,
@@ -99,12 +107,34 @@ impl UpOptions {
         }
     }
 
-    fn timeout(&self) -> Duration {
-        self.timeout.unwrap_or(match self.driver {
+    /// `groups` of machines are powered on one after the other.
+    fn timeout(&self, driver: DriverName, groups: u32) -> Duration {
+        self.timeout.unwrap_or(match driver {
             DriverName::Machines => Duration::from_secs(900),
-            DriverName::Qemu => Duration::from_secs(1800),
+            DriverName::Qemu => Duration::from_secs(1800) * groups,
         })
     }
+
+    /// The machines that are there, if they are to stay.
+    fn there(&self, path: &Path) -> Result<Option<State>, UpError> {
+        if self.restart {
+            return Ok(None);
+        }
+        Ok(Place::open(path)?.and_then(|place| place.read()))
+    }
+}
+
+/// Which driver [`up`] would take. What is not installed counts as there: who asks before `up` installs it.
+pub fn which_driver(options: &UpOptions) -> Result<Choice, UpError> {
+    let there = if options.restart {
+        None
+    } else {
+        options.there(&state_folder(options.state.clone(), &options.cluster)?)?
+    };
+    let means = Means { nspawn: true, ..Means::here() };
+    let choice = choice::choose(options.driver, there.map(|state| state.plan.driver), &means)?;
+    choice.why.iter().for_each(|why| Screen::new().say(why));
+    Ok(choice)
 }
 
 /// Brings the cluster up and waits for it. An `Outcome` says how the machines fare, also when a node failed;
@@ -114,8 +144,18 @@ pub fn up(options: &UpOptions) -> Result<Outcome, UpError> {
     let mut screen = Screen::new();
     let (cluster, _) =
         cluster::load(&options.cluster).map_err(|report| UpError::Cluster(report.to_string()))?;
-    let plan = UpPlan::new(&cluster, options)?;
-    let path = options.state.clone().unwrap_or_else(|| Place::default_path(&plan.cluster));
+    let path = options.state.clone().unwrap_or_else(|| Place::default_path(cluster.name.as_str()));
+    let there = options.there(&path)?.map(|state| state.plan);
+    let choice = choice::choose(options.driver, there.as_ref().map(|plan| plan.driver), &Means::here())?;
+    choice.why.iter().for_each(|why| screen.say(why));
+    let mut plan = UpPlan::new(&cluster, options, choice.driver)?;
+    match there {
+        Some(old) => plan.keep_memory(&old, options)?,
+        None => {
+            let said = plan.assign_memory(options, emulated_on(choice.driver))?;
+            said.iter().for_each(|line| screen.say(line));
+        }
+    }
     let place = Place::make(&path)?;
     let lock = place.lock()?;
 
@@ -130,13 +170,21 @@ pub fn up(options: &UpOptions) -> Result<Outcome, UpError> {
         _ => State { port: free_port(options.port)?, plan },
     };
     let running = Running::new(place.clone(), state, options.program.clone())?;
-    running.start(options.power_cycle, options.only_prepare, &interrupts, &mut screen)?;
+    let turns = running.start(options.power_cycle, options.only_prepare, &interrupts, &mut screen)?;
     // `down` and a power cycle may come from elsewhere while this one waits.
     drop(lock);
     if options.only_prepare {
-        return running.wait(Duration::ZERO, &interrupts, &mut Screen::silent());
+        return running.wait(Turns::default(), Duration::ZERO, &interrupts, &mut Screen::silent());
     }
-    running.wait(options.timeout(), &interrupts, &mut screen)
+    let groups = u32::try_from(turns.len()).unwrap_or(u32::MAX).saturating_add(1);
+    running.wait(turns, options.timeout(choice.driver, groups), &interrupts, &mut screen)
+}
+
+/// The host's memory in MiB where QEMU emulates.
+fn emulated_on(driver: DriverName) -> Option<u64> {
+    let emulates = driver == DriverName::Qemu && choice::kvm().is_err();
+    // A host that does not tell bounds nothing.
+    emulates.then(|| crate::facts::memory_mb().unwrap_or(u64::MAX))
 }
 
 /// Machines that are there are what is wanted, or nothing is done with them.

@@ -32,7 +32,7 @@ pub struct Outcome {
     pub cluster: String,
     pub driver: DriverName,
     pub verdict: Verdict,
-    /// From the power-on of the last machine to the verdict.
+    /// To the verdict, from the power-on of the last machine, or of the first where they came in turn.
     pub seconds: f64,
     /// https://127.0.0.1:PORT, from this host.
     pub server: String,
@@ -74,7 +74,7 @@ impl NodeOutcome {
             }
         }
         Self {
-            is_on: !watched.ended,
+            is_on: !watched.ended && watched.progress.phase != Phase::Waiting,
             ready: watched.is_ready(),
             progress: watched.progress.clone(),
             api: watched.api.clone(),
@@ -94,6 +94,7 @@ impl NodeOutcome {
             return format!("{}: FAILED{times} at {}: {}", self.machine.name, reason.step, reason.cause);
         }
         let what = match progress.phase {
+            Phase::Waiting => "not powered on yet: others come first".to_owned(),
             _ if !self.is_on => "the machine is off: it ended by itself, or somebody stopped it".to_owned(),
             Phase::Booting => "nothing was heard from its agent yet".to_owned(),
             Phase::Done => "its agent is done, but the API does not show it Ready".to_owned(),
@@ -185,7 +186,8 @@ impl fmt::Display for Outcome {
         for node in self.nodes.iter().filter(|n| !n.ready && self.verdict != Verdict::Interrupted) {
             writeln!(f, "{}", node.trouble())?;
             // The others would have come up: they were only not waited for.
-            if self.verdict == Verdict::Failed && node.is_on && node.progress.failure.is_none() {
+            let fares_well = node.is_on && node.progress.failure.is_none();
+            if self.verdict == Verdict::Failed && fares_well || node.progress.phase == Phase::Waiting {
                 writeln!(f)?;
                 continue;
             }
@@ -221,6 +223,19 @@ impl fmt::Display for Outcome {
                 writeln!(f, "Interrupted. The machines go on running.")?;
                 writeln!(f, "  wait on: the same `kindling up` again")?;
             }
+        }
+        let off: Vec<&str> = self
+            .nodes
+            .iter()
+            .filter(|n| n.progress.phase == Phase::Waiting)
+            .map(|n| n.machine.name.as_str())
+            .collect();
+        if !off.is_empty() {
+            writeln!(
+                f,
+                "  not powered on yet: {}; the same `kindling up` goes on with them",
+                off.join(", ")
+            )?;
         }
         // As it was called: it need not be in the PATH.
         let program = std::env::args().next().unwrap_or_else(|| "kindling".into());

@@ -10,13 +10,16 @@ use aws_lc_rs::digest::{Context, SHA256};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{DriverName, UpError, UpOptions};
+use super::{DriverName, UpError, UpOptions, memory};
 use crate::cluster::{API_PORT, Cluster, Node};
 use crate::role::types::{HostOrAddress, MacAddress, RoleName};
 use crate::suggest;
 
 /// The name of a machine's interface where the cluster file leaves it open.
 const INTERFACE: &str = "host0";
+
+/// Of what the state folder keeps: 2 has which control plane is the first.
+const VERSION: u32 = 2;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UpPlan {
@@ -58,6 +61,9 @@ pub struct Machine {
     pub index: usize,
     pub name: String,
     pub role: RoleName,
+    /// The control plane that the others join.
+    #[serde(default)]
+    pub first: bool,
     pub address: Ipv4Addr,
     pub mac: MacAddress,
     pub interface: String,
@@ -72,8 +78,9 @@ impl Machine {
 }
 
 impl UpPlan {
-    pub fn new(cluster: &Cluster, options: &UpOptions) -> Result<Self, UpError> {
-        let image = image(&options.image, options.driver)?;
+    /// The memory of machines whose size nobody names is that of [`UpPlan::keep_memory`] or [`UpPlan::assign_memory`].
+    pub fn new(cluster: &Cluster, options: &UpOptions, driver: DriverName) -> Result<Self, UpError> {
+        let image = image(&options.image, driver)?;
         let seeds = fs::canonicalize(&options.seeds).map_err(|_| no_seeds(&options.seeds, "admin.conf"))?;
         let machines: Vec<Machine> = cluster
             .nodes
@@ -82,9 +89,9 @@ impl UpPlan {
             .map(|(index, node)| machine(cluster, options, index, node))
             .collect();
         Ok(Self {
-            version: 1,
+            version: VERSION,
             cluster: cluster.name.to_string(),
-            driver: options.driver,
+            driver,
             image_id: image_id(&image)?,
             image,
             seeds_id: seeds_id(&seeds, &machines)?,
@@ -94,6 +101,29 @@ impl UpPlan {
             disk_gb: options.disk_gb,
             machines,
         })
+    }
+
+    /// See [`memory::assign`].
+    pub fn assign_memory(
+        &mut self,
+        options: &UpOptions,
+        emulated_on: Option<u64>,
+    ) -> Result<Option<String>, UpError> {
+        memory::assign(&mut self.machines, options, emulated_on)
+    }
+
+    /// Machines that are there keep their size where nobody names another: what is right for new ones may have changed
+    /// with the host.
+    pub fn keep_memory(&mut self, old: &Self, options: &UpOptions) -> Result<(), UpError> {
+        self.assign_memory(options, None)?;
+        for machine in &mut self.machines {
+            let named = options.memory_mb.is_some()
+                || machine.role != RoleName::ControlPlane && options.worker_memory_mb.is_some();
+            if let (false, Ok(old)) = (named, old.machine(&machine.name)) {
+                machine.memory_mb = old.memory_mb;
+            }
+        }
+        Ok(())
     }
 
     pub fn machine(&self, name: &str) -> Result<&Machine, UpError> {
@@ -122,21 +152,16 @@ impl UpPlan {
 }
 
 fn machine(cluster: &Cluster, options: &UpOptions, index: usize, node: &Node) -> Machine {
-    let memory_mb = match node.role {
-        RoleName::ControlPlane => options.memory_mb,
-        RoleName::Worker | RoleName::LoadBalancer | RoleName::Etcd => {
-            options.worker_memory_mb.unwrap_or(options.memory_mb)
-        }
-    };
     Machine {
         index,
         name: node.name.to_string(),
         role: node.role,
+        first: node.first,
         address: node.address.ip(),
         mac: node.mac,
         interface: cluster.network.interface.clone().unwrap_or_else(|| INTERFACE.to_owned()),
         cpus: options.cpus,
-        memory_mb,
+        memory_mb: 0,
     }
 }
 
@@ -240,23 +265,27 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    #[test]
-    fn a_machine_that_is_not_there_is_told_with_the_one_that_was_meant() {
-        let machine = |index: usize, name: &str| Machine {
+    pub fn machine(index: usize, name: &str, role: RoleName) -> Machine {
+        let last = 10 + u8::try_from(index).expect("few machines");
+        Machine {
             index,
             name: name.to_owned(),
-            role: RoleName::Worker,
-            address: Ipv4Addr::new(10, 0, 0, 10 + index as u8),
-            mac: MacAddress([0x52, 0x54, 0, 0, 0, index as u8]),
-            interface: "eth0".into(),
-            cpus: 1,
-            memory_mb: 1024,
-        };
-        let plan = UpPlan {
-            version: 1,
+            role,
+            first: false,
+            address: Ipv4Addr::new(10, 0, 0, last),
+            mac: MacAddress([0x52, 0x54, 0, 0, 0, last]),
+            interface: "host0".into(),
+            cpus: 2,
+            memory_mb: 2048,
+        }
+    }
+
+    fn plan(machines: Vec<Machine>) -> UpPlan {
+        UpPlan {
+            version: VERSION,
             cluster: "c".into(),
             driver: DriverName::Machines,
             image: "tree".into(),
@@ -269,8 +298,34 @@ mod tests {
                 subnet: "10.0.0.0/24".parse().expect("a network"),
             },
             disk_gb: 20,
-            machines: vec![machine(1, "cp1"), machine(2, "worker1")],
+            machines,
+        }
+    }
+
+    fn two() -> UpPlan {
+        plan(vec![machine(0, "cp1", RoleName::ControlPlane), machine(1, "worker1", RoleName::Worker)])
+    }
+
+    #[test]
+    fn machines_that_are_there_keep_their_memory_unless_another_is_named() {
+        let mut old = two();
+        (old.machines[0].memory_mb, old.machines[1].memory_mb) = (4096, 3072);
+        let mut options = UpOptions::new("c".into(), "s".into(), "i".into());
+        let sizes = |options: &UpOptions| {
+            let mut wanted = two();
+            wanted.keep_memory(&old, options).expect("sizes");
+            wanted.machines.iter().map(|m| m.memory_mb).collect::<Vec<_>>()
         };
+        assert_eq!(sizes(&options), [4096, 3072]);
+        options.worker_memory_mb = Some(1500);
+        assert_eq!(sizes(&options), [4096, 1500]);
+        options.memory_mb = Some(2500);
+        assert_eq!(sizes(&options), [2500, 1500]);
+    }
+
+    #[test]
+    fn a_machine_that_is_not_there_is_told_with_the_one_that_was_meant() {
+        let plan = two();
         assert_eq!(
             plan.machine("wroker1").unwrap_err().to_string(),
             "the cluster has no machine `wroker1`\n  remedy: did you mean `worker1`? choose one of cp1, worker1"

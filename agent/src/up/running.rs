@@ -1,7 +1,7 @@
 //! A cluster whose machines were made: starts them, waits for them, cuts their power. Tests use it too.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::driver::{self, Driver};
 use super::interrupt::Interrupts;
@@ -10,8 +10,9 @@ use super::plan::{Machine, image_id};
 use super::process::{self, Owner};
 use super::screen::Screen;
 use super::state::{Place, State};
+use super::turns::{self, Past, Turns};
 use super::wait::{self, Watched};
-use super::{UpError, api};
+use super::{UpError, api, tools};
 use crate::kube::Kube;
 use crate::role::types::Secret;
 use crate::status::Status;
@@ -141,14 +142,21 @@ impl Running {
         api::kubeconfig(&text, &self.state.plan.api, self.state.port)
     }
 
-    /// Makes what is missing and powers on what is off, all at the same moment; nobody, if `only_prepare`.
+    /// Whether the machines share processors that would not carry all of them at once.
+    fn in_turn(&self) -> bool {
+        let wanted: u64 = self.state.plan.machines.iter().map(|m| u64::from(m.cpus)).sum();
+        self.driver.is_emulated() && wanted > tools::processors() as u64
+    }
+
+    /// Makes what is missing and powers on what is off: all at the same moment, or the first of them where they come in
+    /// turn; nobody, if `only_prepare`. Returns the turns of the others.
     pub(super) fn start(
         &self,
         power_cycle: bool,
         only_prepare: bool,
         interrupts: &Interrupts,
         screen: &mut Screen,
-    ) -> Result<(), UpError> {
+    ) -> Result<Turns, UpError> {
         let plan = &self.state.plan;
         self.driver.check()?;
         self.place.write(&self.state)?;
@@ -185,31 +193,84 @@ impl Running {
         let kubeconfig = self.host_kubeconfig()?;
         self.place.write_file(&self.place.kubeconfig(), kubeconfig.expose().as_bytes())?;
         if only_prepare {
-            return Ok(());
+            return Ok(Turns::default());
         }
-        for machine in &off {
+        let is_off = |machine: &Machine| off.iter().any(|m| m.name == machine.name);
+        let (now, turns) = if self.in_turn() {
+            let past = |machine: &Machine| match self.place.power_on(&machine.name) {
+                _ if !is_off(machine) => Past::IsOn,
+                Some(_) => Past::WasOn,
+                None => Past::New,
+            };
+            let groups = turns::order(&plan.machines, past);
+            let now = groups.first().map_or(Vec::new(), |first| {
+                first.iter().copied().filter(|machine| is_off(machine)).collect()
+            });
+            (now, Turns::new(&groups, is_off))
+        } else {
+            (off.clone(), Turns::default())
+        };
+        if !turns.is_empty() {
+            screen.say(&format!(
+                "{} processors are too few for all at once: powered on in turn, each when those before it are at rest: {}",
+                tools::processors(),
+                now.iter().map(|m| m.name.as_str()).chain(turns.names()).collect::<Vec<_>>().join(", ")
+            ));
+        }
+        for machine in &now {
             self.driver.plug_in(machine)?;
         }
         if interrupts.came() {
             return Err(UpError::Interrupted);
         }
-        for machine in &off {
+        for machine in &now {
             self.switch_on(machine)?;
         }
-        Ok(())
+        Ok(turns)
+    }
+
+    /// Powers on machines whose turn has come. `None`, and nothing done, where that must wait: another process starts or
+    /// stops machines of this cluster, or has just stopped those before them.
+    fn take_turn(&self, turn: &turns::Turn) -> Result<Option<Vec<Watched>>, UpError> {
+        let Some(_lock) = self.place.try_lock()? else { return Ok(None) };
+        for name in &turn.after {
+            if !self.is_on(name)? {
+                return Ok(None);
+            }
+        }
+        let mut watched = Vec::new();
+        for name in &turn.names {
+            let machine = self.state.plan.machine(name)?;
+            // Somebody may have given it power by hand.
+            if !self.driver.is_on(machine) {
+                self.driver.plug_in(machine)?;
+                self.switch_on(machine)?;
+            }
+            watched.push(Watched::new(&self.place, machine));
+        }
+        Ok(Some(watched))
     }
 
     pub(super) fn wait(
         &self,
+        turns: Turns,
         timeout: Duration,
         interrupts: &Interrupts,
         screen: &mut Screen,
     ) -> Result<Outcome, UpError> {
-        let mut watched: Vec<Watched> =
-            self.state.plan.machines.iter().map(|machine| Watched::new(&self.place, machine)).collect();
+        let waits = |machine: &Machine| turns.names().any(|name| name == machine.name);
+        let watch = |machine: &Machine| match waits(machine) {
+            true => Watched::waiting(&self.place, machine),
+            false => Watched::new(&self.place, machine),
+        };
+        let mut watched: Vec<Watched> = self.state.plan.machines.iter().map(watch).collect();
         let kube = self.kube()?;
-        let waited = wait::wait(&mut watched, &*self.driver, kube, timeout, interrupts, screen);
-        let seconds = watched.iter().map(Watched::since_power_on).fold(f64::INFINITY, f64::min);
+        let in_turn = !turns.is_empty();
+        let begun = Instant::now();
+        let mut queue = wait::Queue { turns, power_on: &|turn| self.take_turn(turn) };
+        let waited = wait::wait(&mut watched, &*self.driver, kube, &mut queue, timeout, interrupts, screen)?;
+        let last = watched.iter().map(Watched::since_power_on).fold(f64::INFINITY, f64::min);
+        let seconds = if in_turn { begun.elapsed().as_secs_f64() } else { last };
         Ok(Outcome {
             cluster: self.state.plan.cluster.clone(),
             driver: self.state.plan.driver,
@@ -225,7 +286,7 @@ impl Running {
 
     /// Waits, without lines, until every node is Ready, a node failed, or `timeout` has passed.
     pub fn wait_ready(&self, timeout: Duration) -> Result<Outcome, UpError> {
-        self.wait(timeout, &Interrupts::catch(), &mut Screen::silent())
+        self.wait(Turns::default(), timeout, &Interrupts::catch(), &mut Screen::silent())
     }
 }
 

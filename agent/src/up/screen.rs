@@ -38,10 +38,8 @@ impl Screen {
         }
         let width = nodes.iter().map(|n| n.machine.name.len()).max().unwrap_or(0);
         if self.terminal {
-            let lines: Vec<String> = nodes
-                .iter()
-                .map(|n| format!("{} {}", clock(n.since_power_on()), describe(n, width)))
-                .collect();
+            let lines: Vec<String> =
+                nodes.iter().map(|n| format!("{} {}", clock(n), describe(n, width))).collect();
             self.draw(&lines);
             return;
         }
@@ -49,7 +47,7 @@ impl Screen {
         for (node, said) in nodes.iter().zip(&mut self.said) {
             let now = describe(node, width);
             if now != *said {
-                write(&format!("{} {now}\n", clock(node.since_power_on())));
+                write(&format!("{} {now}\n", clock(node)));
                 *said = now;
             }
         }
@@ -80,14 +78,17 @@ fn write(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-fn clock(seconds: f64) -> String {
-    format!("[{seconds:6.1} s]")
+fn clock(node: &Watched) -> String {
+    match node.progress.phase {
+        Phase::Waiting => "[   off  ]".to_owned(),
+        _ => format!("[{:6.1} s]", node.since_power_on()),
+    }
 }
 
 fn describe(node: &Watched, width: usize) -> String {
     let progress = &node.progress;
     let step = match progress.phase {
-        Phase::Booting => String::new(),
+        Phase::Waiting | Phase::Booting => String::new(),
         _ => format!("{}/{}", progress.step, progress.total),
     };
     let doing = if node.ended {

@@ -109,12 +109,17 @@ impl Place {
         hex(&digest(&SHA256, self.root.to_string_lossy().as_bytes()).as_ref()[..3])
     }
 
-    /// Held while machines are made, started or stopped, by one process at a time; not while `up` waits.
-    pub fn lock(&self) -> Result<Lock, UpError> {
+    /// `None` where another process holds it.
+    pub fn try_lock(&self) -> Result<Option<Lock>, UpError> {
         let path = self.root.join("lock");
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(|error| UpError::file("open", &path, &error))?;
-        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
+        Ok(Flock::lock(file, FlockArg::LockExclusiveNonblock).ok())
+    }
+
+    /// Held while machines are made, started or stopped, by one process at a time; not while `up` waits.
+    pub fn lock(&self) -> Result<Lock, UpError> {
+        self.try_lock()?.ok_or_else(|| {
             UpError::new(
                 format!("another kindling is starting or stopping the machines of {}", self.root.display()),
                 "wait until it has ended",

@@ -72,6 +72,11 @@ pub fn run<S: AsRef<str>>(args: &[S], seconds: u64) -> Result<Output, UpError> {
     Ok(Linux::default().run(&command)?)
 }
 
+/// How many processors this process may use.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// A path as an argument.
 pub fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()

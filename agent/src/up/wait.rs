@@ -1,9 +1,11 @@
 //! Waits until every agent says done and the API shows every Kubernetes node Ready, or until waiting cannot
-//! help any more.
+//! help any more. Machines that come in turn are powered on meanwhile.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use super::UpError;
 use super::api::{self, ApiNode};
 use super::driver::Driver;
 use super::interrupt::Interrupts;
@@ -11,13 +13,19 @@ use super::outcome::Verdict;
 use super::plan::Machine;
 use super::screen::Screen;
 use super::state::{Place, PowerOn, wall_clock};
+use super::turns::{Because, Rest, Turn, Turns};
 use super::watch::{Phase, Progress, Tail};
-use crate::kube::Kube;
+use crate::kube::{Kube, KubeError};
 use crate::status::{ConsoleLine, State};
 
 /// A failed agent is started again by its unit after 15 s; one that is silent for so long will not be.
 const SILENCE: f64 = 90.0;
+/// The same of an emulated machine that waits for a processor.
+const EMULATED_SILENCE: f64 = 300.0;
 const LOOK: Duration = Duration::from_millis(200);
+/// Between two questions to the API. An emulated one has little to spare for them.
+const ASK: Duration = Duration::from_secs(1);
+const ASK_EMULATED: Duration = Duration::from_secs(5);
 
 /// A node while it is watched.
 pub struct Watched {
@@ -55,11 +63,24 @@ impl Watched {
         }
     }
 
+    /// A machine whose turn comes later.
+    pub fn waiting(place: &Place, machine: &Machine) -> Self {
+        let progress = Progress {
+            phase: Phase::Waiting,
+            doing: "is powered on when those before it are at rest".into(),
+            ..Progress::default()
+        };
+        Self { progress, ..Self::new(place, machine) }
+    }
+
     pub fn since_power_on(&self) -> f64 {
         (wall_clock().as_secs_f64() - self.on.at).max(0.0)
     }
 
     fn look(&mut self, driver: &dyn Driver) {
+        if self.progress.phase == Phase::Waiting {
+            return;
+        }
         let now = self.since_power_on();
         // What was there before anybody watched came at a time that nobody knows.
         let at = if self.first_look && now > 2.0 { None } else { Some(now) };
@@ -114,12 +135,70 @@ impl Watched {
         let record = driver.status(&self.machine).filter(|s| s.started as f64 >= self.on.at - 1.0);
         let gives_up =
             record.is_some_and(|s| s.state == State::Failed && s.failure.is_some_and(|f| !f.retry));
-        gives_up || self.progress.last_heard.is_some_and(|heard| self.since_power_on() - heard > SILENCE)
+        let silence = if driver.is_emulated() { EMULATED_SILENCE } else { SILENCE };
+        gives_up || self.progress.last_heard.is_some_and(|heard| self.since_power_on() - heard > silence)
     }
 }
 
-/// What the API said, or why it did not.
-type Answer = Result<Vec<ApiNode>, String>;
+/// What the API said.
+struct Told {
+    nodes: Vec<ApiNode>,
+    /// Nodes that have a pod which is not Ready; asked for only while machines wait for their turn.
+    unsettled: BTreeSet<String>,
+}
+
+/// Or why it said nothing.
+type Answer = Result<Told, String>;
+
+/// The machines that are powered on later, and how.
+pub struct Queue<'a> {
+    pub turns: Turns,
+    /// The machines of a turn, with power; `None` where it must be tried again.
+    pub power_on: &'a dyn Fn(&Turn) -> Result<Option<Vec<Watched>>, UpError>,
+}
+
+impl Queue<'_> {
+    /// Powers on the next group if its turn has come.
+    fn go_on(
+        &mut self,
+        watched: &mut [Watched],
+        unsettled: Option<&BTreeSet<String>>,
+        now: Duration,
+        screen: &mut Screen,
+    ) -> Result<(), UpError> {
+        let Some(turn) = self.turns.next() else { return Ok(()) };
+        let before: Vec<&Watched> =
+            watched.iter().filter(|node| turn.after.contains(&node.machine.name)).collect();
+        let turn = turn.clone();
+        let Some(because) = self.turns.due(now, rest(&before, unsettled)) else { return Ok(()) };
+        let Some(on) = (self.power_on)(&turn)? else { return Ok(()) };
+        self.turns.taken(now);
+        let why = match because {
+            Because::Rested => "what came before is at rest",
+            Because::Settling => "what came before is Ready, and not at rest for too long",
+            Because::Patience => "what came before is not Ready for too long, and may wait for it",
+        };
+        screen.say(&format!("powered on after {:.0} s: {}: {why}", now.as_secs_f64(), turn.names.join(", ")));
+        for node in on {
+            if let Some(waiting) = watched.iter_mut().find(|w| w.machine.name == node.machine.name) {
+                *waiting = node;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How those fare that come before a turn. Before the API has told of the pods, nobody is at rest who has any.
+fn rest(before: &[&Watched], unsettled: Option<&BTreeSet<String>>) -> Rest {
+    if !before.iter().all(|node| node.is_ready()) {
+        return Rest::Working;
+    }
+    let settled = before
+        .iter()
+        .filter(|node| node.machine.is_kubernetes_node())
+        .all(|node| unsettled.is_some_and(|nodes| !nodes.contains(&node.machine.name)));
+    if settled { Rest::Settled } else { Rest::Settling }
+}
 
 pub struct Waited {
     pub verdict: Verdict,
@@ -131,20 +210,28 @@ pub fn wait(
     watched: &mut [Watched],
     driver: &dyn Driver,
     kube: Kube,
+    queue: &mut Queue<'_>,
     timeout: Duration,
     interrupts: &Interrupts,
     screen: &mut Screen,
-) -> Waited {
+) -> Result<Waited, UpError> {
     // Asking may take as long as the request's deadline, and neither the lines nor the end wait for that.
     let (tell, answers) = channel::<Answer>();
-    std::thread::spawn(move || ask(&kube, &tell));
-    follow(watched, driver, &answers, timeout, interrupts, screen)
+    let pause = if driver.is_emulated() { ASK_EMULATED } else { ASK };
+    let in_turn = !queue.turns.is_empty();
+    std::thread::spawn(move || ask(&kube, in_turn, pause, &tell));
+    follow(watched, driver, &answers, queue, timeout, interrupts, screen)
 }
 
 /// Ends when nobody listens any more.
-fn ask(kube: &Kube, tell: &Sender<Answer>) {
-    while tell.send(api::nodes(kube).map_err(|error| error.to_string())).is_ok() {
-        std::thread::sleep(Duration::from_secs(1));
+fn ask(kube: &Kube, in_turn: bool, pause: Duration, tell: &Sender<Answer>) {
+    let told = || -> Result<Told, KubeError> {
+        let nodes = api::nodes(kube)?;
+        let unsettled = if in_turn { api::unsettled(kube)? } else { BTreeSet::new() };
+        Ok(Told { nodes, unsettled })
+    };
+    while tell.send(told().map_err(|error| error.to_string())).is_ok() {
+        std::thread::sleep(pause);
     }
 }
 
@@ -152,29 +239,37 @@ fn follow(
     watched: &mut [Watched],
     driver: &dyn Driver,
     answers: &Receiver<Answer>,
+    queue: &mut Queue<'_>,
     timeout: Duration,
     interrupts: &Interrupts,
     screen: &mut Screen,
-) -> Waited {
-    let deadline = Instant::now() + timeout;
+) -> Result<Waited, UpError> {
+    let begun = Instant::now();
+    let deadline = begun + timeout;
     let mut api_error = None;
+    let mut unsettled = None;
     loop {
         for node in watched.iter_mut() {
             node.look(driver);
         }
         for answer in answers.try_iter() {
             match answer {
-                Ok(nodes) => {
+                Ok(told) => {
                     api_error = None;
-                    for node in watched.iter_mut() {
-                        if let Some(found) = nodes.iter().find(|n| n.name == node.machine.name) {
+                    unsettled = Some(told.unsettled);
+                    for node in watched.iter_mut().filter(|n| n.progress.phase != Phase::Waiting) {
+                        if let Some(found) = told.nodes.iter().find(|n| n.name == node.machine.name) {
                             node.take(found);
                         }
                     }
                 }
-                Err(error) => api_error = Some(error),
+                Err(error) => {
+                    api_error = Some(error);
+                    unsettled = None;
+                }
             }
         }
+        queue.go_on(watched, unsettled.as_ref(), begun.elapsed(), screen)?;
         screen.show(watched);
         let verdict = if watched.iter().all(Watched::is_ready) {
             Some(Verdict::Ready)
@@ -189,8 +284,138 @@ fn follow(
         };
         if let Some(verdict) = verdict {
             screen.end();
-            return Waited { verdict, api_error };
+            return Ok(Waited { verdict, api_error });
         }
         std::thread::sleep(LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::role::types::RoleName;
+    use crate::status::Status;
+    use crate::up::plan::tests::machine;
+    use crate::up::turns;
+
+    /// Machines that run and say nothing but what the test writes to their consoles.
+    struct Silent;
+
+    impl Driver for Silent {
+        fn check(&self) -> Result<(), UpError> {
+            Ok(())
+        }
+        fn describe(&self) -> String {
+            String::new()
+        }
+        fn is_emulated(&self) -> bool {
+            true
+        }
+        fn prepare(&self, _: &Machine) -> Result<(), UpError> {
+            Ok(())
+        }
+        fn network_up(&self) -> Result<(), UpError> {
+            Ok(())
+        }
+        fn plug_in(&self, _: &Machine) -> Result<(), UpError> {
+            Ok(())
+        }
+        fn power_on(&self, _: &Machine) -> Result<(), UpError> {
+            Ok(())
+        }
+        fn power_off(&self, _: &Machine) -> Result<(), UpError> {
+            Ok(())
+        }
+        fn unplug(&self, _: &Machine) -> Result<(), UpError> {
+            Ok(())
+        }
+        fn is_on(&self, _: &Machine) -> bool {
+            true
+        }
+        fn status(&self, _: &Machine) -> Option<Status> {
+            None
+        }
+        fn log(&self, _: &Machine) -> PathBuf {
+            PathBuf::new()
+        }
+    }
+
+    fn told(ready: &[&str], unsettled: &[&str]) -> Answer {
+        let node = |name: &&str| ApiNode {
+            name: (*name).to_owned(),
+            roles: Vec::new(),
+            ready: true,
+            version: String::new(),
+            internal_ip: String::new(),
+            heartbeat: None,
+        };
+        Ok(Told {
+            nodes: ready.iter().map(node).collect(),
+            unsettled: unsettled.iter().map(|name| (*name).to_owned()).collect(),
+        })
+    }
+
+    #[test]
+    fn a_worker_gets_power_when_the_control_plane_is_at_rest_and_not_before() {
+        let root = std::env::temp_dir().join(format!("kindling-turns-{}", std::process::id()));
+        let place = Place::make(&root).expect("a state folder");
+        let machines = [machine(0, "cp1", RoleName::ControlPlane), machine(1, "w1", RoleName::Worker)];
+        let switch_on = |machine: &Machine, says: &str| {
+            place.make_folder(&place.node(&machine.name)).expect("a folder");
+            place.note_power_on(&machine.name).expect("a note");
+            std::fs::write(place.console(&machine.name), says).expect("a console");
+            Watched::new(&place, machine)
+        };
+        let groups = turns::order(&machines, |_| turns::Past::New);
+        let turns = Turns::new(&groups, |_| true);
+        let mut watched = vec![
+            switch_on(&machines[0], "kindling[0/9] cp1: done (300.0 s)\n"),
+            Watched::waiting(&place, &machines[1]),
+        ];
+
+        // When it was asked for, from the first look on: at first another process holds the lock.
+        let begun = Instant::now();
+        let asked = Cell::new(Vec::new());
+        let power_on = |turn: &Turn| {
+            assert_eq!(
+                (turn.after.as_slice(), turn.names.as_slice()),
+                (&["cp1".to_owned()][..], &["w1".to_owned()][..])
+            );
+            let mut times = asked.take();
+            times.push(begun.elapsed());
+            let is_first = times.len() == 1;
+            asked.set(times);
+            if is_first {
+                return Ok(None);
+            }
+            Ok(Some(vec![switch_on(&machines[1], "kindling[0/7] w1: done (200.0 s)\n")]))
+        };
+        let (tell, answers) = channel();
+        let api = std::thread::spawn(move || {
+            tell.send(told(&["cp1"], &["cp1"])).expect("a listener");
+            std::thread::sleep(Duration::from_secs(1));
+            tell.send(told(&["cp1"], &[])).expect("a listener");
+            std::thread::sleep(Duration::from_secs(1));
+            tell.send(told(&["cp1", "w1"], &[])).expect("a listener");
+        });
+        let waited = follow(
+            &mut watched,
+            &Silent,
+            &answers,
+            &mut Queue { turns, power_on: &power_on },
+            Duration::from_secs(60),
+            &Interrupts::catch(),
+            &mut Screen::silent(),
+        )
+        .expect("nothing fails");
+        api.join().expect("an API");
+        std::fs::remove_dir_all(&root).expect("remove");
+        assert_eq!(waited.verdict, Verdict::Ready);
+        let asked = asked.take();
+        assert_eq!(asked.len(), 2, "once more after the lock was held: {asked:?}");
+        assert!(asked[0] >= Duration::from_millis(900), "a pod of cp1 was not Ready before: {asked:?}");
     }
 }

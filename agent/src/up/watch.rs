@@ -12,6 +12,8 @@ use crate::status::{ConsoleLine, Event};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
+    /// Its power is still off: others come first.
+    Waiting,
     /// Nothing was heard from the agent.
     Booting,
     Working,

@@ -163,6 +163,7 @@ mod tests {
             index: 1,
             name: "w1".into(),
             role: RoleName::Worker,
+            first: false,
             address: [10, 0, 0, 21].into(),
             mac: "52:54:00:8a:4d:57".parse().expect("a MAC"),
             interface: "host0".into(),

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use crate::up::UpError;
+use crate::up::memory::{HOST_MB, TRANSLATED_MB};
 use crate::up::plan::{Machine, UpPlan};
 use crate::up::tools::text;
 
@@ -15,8 +16,7 @@ pub enum Accelerator {
     Tcg(Translation),
 }
 
-/// In MiB; QEMU's own, and the most that it takes for an x86 host (tcg/region.c).
-const BUFFER: u64 = 1024;
+/// In MiB: the most that QEMU takes for an x86 host (tcg/region.c); its own size is [`TRANSLATED_MB`].
 const LARGEST_BUFFER: u64 = 2047;
 
 /// How QEMU translates the guests' code, where there is no KVM.
@@ -40,14 +40,15 @@ impl Translation {
     ///
     /// A control plane's translated code is about 1.1 GiB: with QEMU's 1 GiB all of it is thrown away and translated
     /// again every few minutes, which stops the API server for seconds each time. More only where the host has it to
-    /// spare, beside the guests and 2 GiB for itself.
+    /// spare, beside the guests and what it keeps for itself.
     ///
     /// Where there are more machines than processors none has more than one for itself, and one of its virtual
     /// processors would wait in spin locks for another that does not run.
     pub fn on(host_mb: u64, host_cpus: usize, machines: &[Machine]) -> Self {
         let guests: u64 = machines.iter().map(|machine| u64::from(machine.memory_mb)).sum();
         let count = u64::try_from(machines.len()).unwrap_or(u64::MAX).max(1);
-        let buffer_mb = (host_mb.saturating_sub(guests + 2048) / count).clamp(BUFFER, LARGEST_BUFFER);
+        let buffer_mb =
+            (host_mb.saturating_sub(guests + HOST_MB) / count).clamp(TRANSLATED_MB, LARGEST_BUFFER);
         let threads = if machines.len() > host_cpus { Threads::Single } else { Threads::Multi };
         Self { buffer_mb, threads }
     }
@@ -192,6 +193,7 @@ mod tests {
             index,
             name: name.into(),
             role: RoleName::ControlPlane,
+            first: index == 0,
             address: [10, 0, 0, last].into(),
             mac: format!("52:54:00:00:00:{last:02x}").parse().expect("a MAC"),
             interface: "host0".into(),

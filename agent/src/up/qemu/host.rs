@@ -1,12 +1,11 @@
-//! What QEMU finds on this host: its version, the firmware, and whether KVM really works.
+//! What QEMU finds on this host: its version, the firmware, and what runs the guests' code.
 
-use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 use super::args::{Accelerator, Firmware, Translation};
-use crate::up::UpError;
 use crate::up::plan::Machine;
 use crate::up::tools::{self, Tool};
+use crate::up::{UpError, choice};
 
 pub const TOOLS: [Tool; 2] = [
     Tool { program: "qemu-system-x86_64", deb: "qemu-system-x86", rpm: "qemu-system-x86-core" },
@@ -32,21 +31,13 @@ pub fn firmware() -> Option<Firmware> {
     FIRMWARE.iter().find(there).map(|(code, vars)| Firmware { code: (*code).into(), vars: (*vars).into() })
 }
 
-/// KVM only where it works: a device that opens is not enough, as a nested one may break stock kernels.
+/// KVM only where it works.
 pub fn accelerator(machines: &[Machine]) -> Accelerator {
-    let opens = OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    if opens && virtualizes(&cpuinfo) {
+    if choice::kvm().is_ok() {
         return Accelerator::Kvm;
     }
     let memory_mb = crate::facts::memory_mb().unwrap_or(0);
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    Accelerator::Tcg(Translation::on(memory_mb, cpus, machines))
-}
-
-fn virtualizes(cpuinfo: &str) -> bool {
-    let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
-    flags.split_whitespace().any(|flag| matches!(flag, "vmx" | "svm"))
+    Accelerator::Tcg(Translation::on(memory_mb, tools::processors(), machines))
 }
 
 /// Everything that is missing, in one error.
@@ -93,12 +84,5 @@ mod tests {
         assert_eq!(version("QEMU emulator version 7.2.17 (Debian 1:7.2+dfsg-7+deb12u14)"), Some((7, 2)));
         assert_eq!(version("something else"), None);
         assert!((10, 0) >= OLDEST && (7, 1) < OLDEST);
-    }
-
-    #[test]
-    fn kvm_needs_the_processors_flag() {
-        assert!(virtualizes("processor\t: 0\nflags\t\t: fpu vmx ssse3\n"));
-        assert!(virtualizes("flags : svm\n"));
-        assert!(!virtualizes("processor\t: 0\nflags\t\t: fpu hypervisor\nvmx flags\t: vnmi\n"));
     }
 }

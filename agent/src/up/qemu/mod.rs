@@ -93,10 +93,12 @@ impl Driver for Qemu {
     fn describe(&self) -> String {
         match self.accelerator {
             Accelerator::Kvm => "virtual machines by QEMU with KVM".into(),
-            Accelerator::Tcg(_) => {
-                "virtual machines by QEMU without KVM (emulated: several times slower)".into()
-            }
+            Accelerator::Tcg(_) => "virtual machines by QEMU without KVM: emulated, tens of minutes".into(),
         }
+    }
+
+    fn is_emulated(&self) -> bool {
+        matches!(self.accelerator, Accelerator::Tcg(_))
     }
 
     fn prepare(&self, machine: &Machine) -> Result<(), UpError> {
