@@ -23,15 +23,15 @@ help: ## This list
 
 
 .PHONY: demo
-demo: build test-image ## A control plane and a worker behind a VIP in QEMU, from nothing to Ready
-	tests/demo qemu
+demo: build ## A control plane and a worker behind a VIP, from nothing to Ready; DRIVER=qemu|machines (default: QEMU where KVM works)
+	tests/demo $(or $(DRIVER),auto)
 
 .PHONY: demo-down
 demo-down: ## Stop the demo's machines and remove them
 	$(KINDLING) down --cluster $(DEMO)/cluster.toml --state $(DEMO)/state
 
 .PHONY: demo-ha
-demo-ha: build test-tree ## The lecture's topology in machines: three control planes, two load balancers, a worker (root)
+demo-ha: build ## The lecture's topology in machines: three control planes, two load balancers, a worker (root)
 	tests/demo-ha
 
 .PHONY: demo-ha-down

@@ -25,7 +25,8 @@ need_packages() {
 need_driver() {
     case $1 in
         qemu) image/qemu-packages >&2 ;;
-        *) need_packages systemd-nspawn:systemd-container ip:iproute2 ;;
+        machines) need_packages systemd-nspawn:systemd-container ip:iproute2 ;;
+        *) echo "need_driver: $1 is none: qemu or machines" >&2 && return 1 ;;
     esac
 }
 
