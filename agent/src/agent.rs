@@ -8,6 +8,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::apply::{self, Observer};
 use crate::banner;
+use crate::emulated;
 use crate::facts::Facts;
 use crate::guestinfo;
 use crate::host::linux::Linux;
@@ -71,6 +72,10 @@ pub fn run(role_file: &Path) -> u8 {
             "this node runs in a system container ({container}): modules, swap and global sysctls are the host's"
         );
     }
+    if facts.emulated {
+        log::info!("this machine's processor is emulated: it gets more time, and so do its components");
+    }
+    let spec = emulated::suit(spec, facts.emulated);
     guestinfo::running(&host);
     banner::running(&host, &spec, facts.image.as_ref());
     let steps = plan(&spec, &facts);
@@ -201,7 +206,8 @@ pub fn status(json: bool, wait_seconds: Option<u64>) -> u8 {
 pub fn reset(reset: &Reset, yes: bool) -> u8 {
     let host = Linux::default();
     let spec = match NodeSpec::load(&reset.role_file) {
-        Ok((mut spec, _)) => {
+        Ok((spec, _)) => {
+            let mut spec = emulated::suit(spec, emulated::here());
             // Those that are gone were of an earlier reset that was interrupted, and its later parts need none.
             spec.restore_keys(&host);
             spec
@@ -244,6 +250,7 @@ pub fn plan_here(role_file: &Path, short: bool) -> u8 {
     };
     match Facts::gather(&spec, &Linux::default()) {
         Ok(facts) => {
+            let spec = emulated::suit(spec, facts.emulated);
             crate::operator::print_plan(&spec, &facts, short);
             exit::DONE
         }

@@ -43,6 +43,8 @@ pub struct Facts {
     pub cgroup_v1: bool,
     /// The kind of system container, as systemd names it; `None` on a machine with a kernel of its own.
     pub container: Option<String>,
+    /// The processor is a program: QEMU without KVM.
+    pub emulated: bool,
     pub kubeadm: Option<KubernetesVersion>,
     pub containerd: Option<(u32, u32)>,
     /// The sandbox image that this kubeadm expects.
@@ -90,6 +92,7 @@ impl Facts {
         let (interfaces, default_gateway) = network()?;
         let mut facts = Self { interfaces, default_gateway, ..Self::gather_files(host) };
         facts.memory_mb = memory_mb()?;
+        facts.emulated = crate::emulated::here();
         let mut system = sysinfo::System::new().map_err(std::io::Error::other)?;
         system.refresh_cpu_list(sysinfo::CpuRefreshKind::nothing());
         facts.cpus = system.cpus().len();

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use super::list::{Entry, Renewer, entries};
 use super::renew::Renewal;
 use crate::agent::{ROLE_FILE, lock};
+use crate::emulated;
 use crate::host::date;
 use crate::host::linux::Linux;
 use crate::role::NodeSpec;
@@ -90,7 +91,7 @@ fn days(entry: &Entry, now: OffsetDateTime) -> Option<i64> {
 fn renew(role_file: &Path, left: u8, now: bool) -> u8 {
     let host = Linux::default();
     let spec = match NodeSpec::load_here(role_file, &host) {
-        Ok((spec, _)) => spec,
+        Ok((spec, _)) => emulated::suit(spec, emulated::here()),
         Err(report) => {
             eprintln!("{report}");
             return exit::CONFIG;

@@ -117,7 +117,7 @@ pub fn etcd(
         ],
     );
     if !own.is_empty() {
-        text.push_str("\n# etcd_args of the cluster file.\n");
+        text.push_str("\n# etcd_args of the cluster file, and what an emulated machine needs.\n");
     }
     for (name, value) in &own {
         let _ = writeln!(text, "ETCD_{name}=\"{value}\"");
