@@ -286,6 +286,9 @@ pub struct UpFlags {
     /// Make machines and network, and power on nobody: `kindling power on` does
     #[arg(long, conflicts_with = "power_cycle")]
     prepare: bool,
+    /// Power on emulated machines all at the same moment too, also where they outnumber the processors
+    #[arg(long)]
+    at_once: bool,
     #[arg(long)]
     json: bool,
 }
@@ -304,6 +307,7 @@ impl UpFlags {
             restart: self.restart,
             power_cycle: self.power_cycle,
             only_prepare: self.prepare,
+            at_once: self.at_once,
             ..UpOptions::new(self.cluster.clone(), self.seeds.clone(), self.image.clone())
         }
     }

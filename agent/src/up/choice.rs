@@ -51,13 +51,14 @@ impl std::fmt::Display for NoKvm {
 
 /// Whether KVM can be used.
 pub fn kvm() -> Result<(), NoKvm> {
-    match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(NoKvm::NoDevice),
-        Err(error) => return Err(NoKvm::NotOpened(error.to_string())),
-    }
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    if virtualizes(&cpuinfo) { Ok(()) } else { Err(NoKvm::NoFlag) }
+    match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(NoKvm::NoDevice),
+        // A right to open it would help nobody then.
+        _ if !virtualizes(&cpuinfo) => Err(NoKvm::NoFlag),
+        Err(error) => Err(NoKvm::NotOpened(error.to_string())),
+        Ok(_) => Ok(()),
+    }
 }
 
 fn virtualizes(cpuinfo: &str) -> bool {

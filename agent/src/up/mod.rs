@@ -82,6 +82,8 @@ pub struct UpOptions {
     pub power_cycle: bool,
     /// Makes machines and network, powers on nobody and waits for nobody.
     pub only_prepare: bool,
+    /// Powers on all machines at the same moment, also emulated ones that outnumber the processors.
+    pub at_once: bool,
     /// The `kindling` that goes on as the forwarder or the switch; this very program where `None`.
     pub program: Option<PathBuf>,
 }
@@ -103,6 +105,7 @@ impl UpOptions {
             restart: false,
             power_cycle: false,
             only_prepare: false,
+            at_once: false,
             program: None,
         }
     }
@@ -170,7 +173,7 @@ pub fn up(options: &UpOptions) -> Result<Outcome, UpError> {
         _ => State { port: free_port(options.port)?, plan },
     };
     let running = Running::new(place.clone(), state, options.program.clone())?;
-    let turns = running.start(options.power_cycle, options.only_prepare, &interrupts, &mut screen)?;
+    let turns = running.start(options, &interrupts, &mut screen)?;
     // `down` and a power cycle may come from elsewhere while this one waits.
     drop(lock);
     if options.only_prepare {

@@ -12,7 +12,7 @@ use super::screen::Screen;
 use super::state::{Place, State};
 use super::turns::{self, Past, Turns};
 use super::wait::{self, Watched};
-use super::{UpError, api, tools};
+use super::{UpError, UpOptions, api, tools};
 use crate::kube::Kube;
 use crate::role::types::Secret;
 use crate::status::Status;
@@ -149,11 +149,10 @@ impl Running {
     }
 
     /// Makes what is missing and powers on what is off: all at the same moment, or the first of them where they come in
-    /// turn; nobody, if `only_prepare`. Returns the turns of the others.
+    /// turn; nobody, if only that is asked for. Returns the turns of the others.
     pub(super) fn start(
         &self,
-        power_cycle: bool,
-        only_prepare: bool,
+        options: &UpOptions,
         interrupts: &Interrupts,
         screen: &mut Screen,
     ) -> Result<Turns, UpError> {
@@ -161,7 +160,7 @@ impl Running {
         self.driver.check()?;
         self.place.write(&self.state)?;
         let on: Vec<&Machine> = plan.machines.iter().filter(|m| self.driver.is_on(m)).collect();
-        if power_cycle {
+        if options.power_cycle {
             screen.say(&format!("power cut: {}", list(&on)));
             // All at once first; tidying up takes its time.
             std::thread::scope(|scope| {
@@ -192,11 +191,11 @@ impl Running {
         self.driver.network_up()?;
         let kubeconfig = self.host_kubeconfig()?;
         self.place.write_file(&self.place.kubeconfig(), kubeconfig.expose().as_bytes())?;
-        if only_prepare {
+        if options.only_prepare {
             return Ok(Turns::default());
         }
         let is_off = |machine: &Machine| off.iter().any(|m| m.name == machine.name);
-        let (now, turns) = if self.in_turn() {
+        let (now, turns) = if self.in_turn() && !options.at_once {
             let past = |machine: &Machine| match self.place.power_on(&machine.name) {
                 _ if !is_off(machine) => Past::IsOn,
                 Some(_) => Past::WasOn,
