@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use kindling::emulated;
 use kindling::input::Source;
 use kindling::render::{self, ClusterState, Environment};
-use kindling::role::NodeSpec;
 use kindling::role::etcd_version::EtcdVersion;
 use kindling::role::types::{KubernetesVersion, ProxyKind, RuntimeName};
+use kindling::role::{NodeSpec, Role};
 use kindling::runtime::{self, containerd, crio, docker};
 
 fn data() -> PathBuf {
@@ -85,6 +86,12 @@ fn rendered(spec: &NodeSpec) -> BTreeMap<String, String> {
         );
         add("etcd-3.5", render::etcd(spec, &role.members, version("3.5.24"), &role.args, ClusterState::New));
     }
+    // Where QEMU emulates: the lecture's machines, whose operator has flags of his own, and the demo's.
+    let slow = emulated::suit(spec.clone(), true);
+    let is_lectures = spec.cluster.as_str() == "kang";
+    if is_lectures && slow.vrrp().is_some() {
+        add("keepalived.emulated.conf", render::keepalived(&slow, "eth0"));
+    }
     let Some(kubernetes) = spec.kubernetes() else { return files };
     let in_place = |path: &Path| path.strip_prefix("/etc").unwrap().display().to_string();
     match kubernetes.runtime {
@@ -119,6 +126,11 @@ fn rendered(spec: &NodeSpec) -> BTreeMap<String, String> {
     add("discovery.conf", render::discovery_kubeconfig(spec, &kubernetes.token));
     for (name, text) in kubeadm(spec, false) {
         add(&format!("{name}.yaml"), text);
+    }
+    if is_lectures || spec.cluster.as_str() == "demo" {
+        for (name, text) in kubeadm(&slow, false) {
+            add(&format!("{name}.emulated.yaml"), text);
+        }
     }
     // The demo also runs in system containers.
     if spec.cluster.as_str() == "demo" {
@@ -166,6 +178,40 @@ fn every_node_is_rendered_as_its_golden_files_say() {
         wrong.extend(expected.into_keys().map(|name| format!("{case}/{name} has no golden file")));
     }
     assert!(wrong.is_empty(), "{}\n`UPDATE_GOLDEN=1 cargo test --test render` writes them", wrong.join("\n"));
+}
+
+#[test]
+fn an_emulated_machine_gets_more_time_and_the_operators_own_flags_win() {
+    let own = spec("behind-load-balancer");
+    assert_eq!(emulated::suit(own.clone(), false), own, "a real machine gets what its role file says");
+    let slow = emulated::suit(own, true);
+    assert_eq!(
+        (slow.deadlines.cluster, slow.deadlines.kubeadm, slow.deadlines.ready),
+        (5400, 2700, 2700),
+        "three times the defaults"
+    );
+    let role = slow.control_plane().unwrap();
+    let flag = |args: &BTreeMap<String, String>, name: &str| args.get(name).cloned();
+    assert_eq!(flag(&role.api_server_args, "event-ttl").as_deref(), Some("24h"));
+    assert_eq!(flag(&role.api_server_args, "enable-priority-and-fairness").as_deref(), Some("false"));
+    // One of ours beside the operator's might not fit them.
+    assert_eq!(flag(&role.controller_manager_args, "leader-elect-lease-duration").as_deref(), Some("60s"));
+    assert_eq!(flag(&role.controller_manager_args, "leader-elect-retry-period"), None);
+    assert_eq!(flag(&role.scheduler_args, "leader-elect-lease-duration"), None);
+
+    let mut patient = spec("stacked-single");
+    patient.deadlines.kubeadm = 4000;
+    let slow = emulated::suit(patient, true);
+    assert_eq!(slow.deadlines.kubeadm, 4000, "what is longer already stays");
+    let role = slow.control_plane().unwrap();
+    assert_eq!(flag(&role.scheduler_args, "leader-elect-lease-duration").as_deref(), Some("120s"));
+    assert_eq!(flag(&role.etcd_args, "election-timeout").as_deref(), Some("5000"));
+
+    let mut member = spec("etcd");
+    let Role::Etcd(role) = &mut member.role else { panic!("no member of an external etcd") };
+    role.args.clear();
+    let slow = emulated::suit(member, true);
+    assert_eq!(flag(&slow.etcd().unwrap().args, "heartbeat-interval").as_deref(), Some("500"));
 }
 
 /// The dotted keys of the YAML that `render::yaml` writes, each with its document's kind in front.
