@@ -150,11 +150,13 @@ struct Told {
 /// Or why it said nothing.
 type Answer = Result<Told, String>;
 
+pub type TakeTurn<'a> = dyn Fn(&Turn) -> Result<Option<Vec<Watched>>, UpError> + 'a;
+
 /// The machines that are powered on later, and how.
 pub struct Queue<'a> {
     pub turns: Turns,
     /// The machines of a turn, with power; `None` where it must be tried again.
-    pub power_on: &'a dyn Fn(&Turn) -> Result<Option<Vec<Watched>>, UpError>,
+    pub power_on: &'a TakeTurn<'a>,
 }
 
 impl Queue<'_> {
@@ -178,7 +180,7 @@ impl Queue<'_> {
             Because::Settling => "what came before is Ready, and not at rest for too long",
             Because::Patience => "what came before is not Ready for too long, and may wait for it",
         };
-        screen.say(&format!("powered on after {:.0} s: {}: {why}", now.as_secs_f64(), turn.names.join(", ")));
+        screen.say(&format!("[{:6.1} s] powered on: {} ({why})", now.as_secs_f64(), turn.names.join(", ")));
         for node in on {
             if let Some(waiting) = watched.iter_mut().find(|w| w.machine.name == node.machine.name) {
                 *waiting = node;
