@@ -17,6 +17,7 @@ mod outcome;
 mod plan;
 mod process;
 mod qemu;
+mod queue;
 mod running;
 mod screen;
 mod state;

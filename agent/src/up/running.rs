@@ -8,6 +8,7 @@ use super::interrupt::Interrupts;
 use super::outcome::{NodeOutcome, Outcome};
 use super::plan::{Machine, image_id};
 use super::process::{self, Owner};
+use super::queue::Queue;
 use super::screen::Screen;
 use super::state::{Place, State};
 use super::turns::{self, Past, Turns};
@@ -266,7 +267,7 @@ impl Running {
         let kube = self.kube()?;
         let in_turn = !turns.is_empty();
         let begun = Instant::now();
-        let mut queue = wait::Queue { turns, power_on: &|turn| self.take_turn(turn) };
+        let mut queue = Queue { turns, power_on: &|turn| self.take_turn(turn) };
         let waited = wait::wait(&mut watched, &*self.driver, kube, &mut queue, timeout, interrupts, screen)?;
         let last = watched.iter().map(Watched::since_power_on).fold(f64::INFINITY, f64::min);
         let seconds = if in_turn { begun.elapsed().as_secs_f64() } else { last };
