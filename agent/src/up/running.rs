@@ -218,6 +218,7 @@ impl Running {
             server: format!("https://127.0.0.1:{}", self.state.port),
             kubeconfig: self.place.kubeconfig(),
             state: self.place.root().to_path_buf(),
+            dns_error: waited.dns_error,
             api_error: waited.api_error,
             nodes: watched.iter().map(|w| NodeOutcome::new(&self.place, &*self.driver, w)).collect(),
         })

@@ -1,6 +1,7 @@
 //! Waits until every agent says done and the API shows every Kubernetes node Ready, or until waiting cannot
 //! help any more.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,8 @@ use super::plan::Machine;
 use super::screen::Screen;
 use super::state::{Place, PowerOn, wall_clock};
 use super::watch::{Phase, Progress, Tail};
-use crate::kube::Kube;
+use crate::dns::Dns;
+use crate::kube::{Kube, KubeError};
 use crate::status::{ConsoleLine, State};
 
 /// A failed agent is started again by its unit after 15 s; one that is silent for so long will not be.
@@ -119,10 +121,12 @@ impl Watched {
 }
 
 /// What the API said, or why it did not.
-type Answer = Result<Vec<ApiNode>, String>;
+type Answer = Result<(Vec<ApiNode>, Dns), String>;
 
 pub struct Waited {
     pub verdict: Verdict,
+    /// Why names are not resolved in the cluster, as far as that is known.
+    pub dns_error: Option<String>,
     /// Why the API did not answer the last time it was asked.
     pub api_error: Option<String>,
 }
@@ -137,13 +141,15 @@ pub fn wait(
 ) -> Waited {
     // Asking may take as long as the request's deadline, and neither the lines nor the end wait for that.
     let (tell, answers) = channel::<Answer>();
-    std::thread::spawn(move || ask(&kube, &tell));
+    let since = watched.iter().map(|node| (node.machine.name.clone(), node.on.at)).collect();
+    std::thread::spawn(move || ask(&kube, &since, &tell));
     follow(watched, driver, &answers, timeout, interrupts, screen)
 }
 
 /// Ends when nobody listens any more.
-fn ask(kube: &Kube, tell: &Sender<Answer>) {
-    while tell.send(api::nodes(kube).map_err(|error| error.to_string())).is_ok() {
+fn ask(kube: &Kube, since: &BTreeMap<String, f64>, tell: &Sender<Answer>) {
+    let answer = || Ok((api::nodes(kube)?, api::dns(kube, since)?));
+    while tell.send(answer().map_err(|error: KubeError| error.to_string())).is_ok() {
         std::thread::sleep(Duration::from_secs(1));
     }
 }
@@ -158,14 +164,21 @@ fn follow(
 ) -> Waited {
     let deadline = Instant::now() + timeout;
     let mut api_error = None;
+    // Nothing is up before the API says so.
+    let mut dns_error = Some("the API did not say yet".to_owned());
+    let mut said = String::new();
     loop {
         for node in watched.iter_mut() {
             node.look(driver);
         }
         for answer in answers.try_iter() {
             match answer {
-                Ok(nodes) => {
+                Ok((nodes, dns)) => {
                     api_error = None;
+                    dns_error = match dns {
+                        Dns::Available | Dns::Disabled => None,
+                        Dns::Unavailable(why) => Some(why),
+                    };
                     for node in watched.iter_mut() {
                         if let Some(found) = nodes.iter().find(|n| n.name == node.machine.name) {
                             node.take(found);
@@ -175,8 +188,13 @@ fn follow(
                 Err(error) => api_error = Some(error),
             }
         }
+        let nodes_are_ready = watched.iter().all(Watched::is_ready);
+        if let Some(why) = dns_error.as_ref().filter(|why| nodes_are_ready && said != **why) {
+            screen.say(&format!("every node is Ready; cluster DNS is not available yet: {why}"));
+            said.clone_from(why);
+        }
         screen.show(watched);
-        let verdict = if watched.iter().all(Watched::is_ready) {
+        let verdict = if nodes_are_ready && dns_error.is_none() {
             Some(Verdict::Ready)
         } else if interrupts.came() {
             Some(Verdict::Interrupted)
@@ -189,8 +207,76 @@ fn follow(
         };
         if let Some(verdict) = verdict {
             screen.end();
-            return Waited { verdict, api_error };
+            return Waited { verdict, dns_error, api_error };
         }
         std::thread::sleep(LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::UpError;
+    use super::*;
+    use crate::status::Status;
+    use std::path::PathBuf;
+
+    /// Of no machines.
+    struct Nobody;
+
+    impl Driver for Nobody {
+        fn check(&self) -> Result<(), UpError> {
+            Ok(())
+        }
+        fn describe(&self) -> String {
+            String::new()
+        }
+        fn prepare(&self, _: &Machine) -> Result<(), UpError> {
+            Ok(())
+        }
+        fn network_up(&self) -> Result<(), UpError> {
+            Ok(())
+        }
+        fn plug_in(&self, _: &Machine) -> Result<(), UpError> {
+            Ok(())
+        }
+        fn power_on(&self, _: &Machine) -> Result<(), UpError> {
+            Ok(())
+        }
+        fn power_off(&self, _: &Machine) -> Result<(), UpError> {
+            Ok(())
+        }
+        fn unplug(&self, _: &Machine) -> Result<(), UpError> {
+            Ok(())
+        }
+        fn is_on(&self, _: &Machine) -> bool {
+            true
+        }
+        fn status(&self, _: &Machine) -> Option<Status> {
+            None
+        }
+        fn log(&self, _: &Machine) -> PathBuf {
+            PathBuf::new()
+        }
+    }
+
+    fn waited(said: &[Dns]) -> (Verdict, Option<String>) {
+        let (tell, answers) = channel::<Answer>();
+        for dns in said {
+            tell.send(Ok((Vec::new(), dns.clone()))).expect("somebody listens");
+        }
+        let (interrupts, mut screen) = (Interrupts::catch(), Screen::silent());
+        let timeout = Duration::from_millis(300);
+        let waited = follow(&mut [], &Nobody, &answers, timeout, &interrupts, &mut screen);
+        (waited.verdict, waited.dns_error)
+    }
+
+    #[test]
+    fn a_cluster_is_up_when_its_names_are_resolved_and_not_before() {
+        let looping = Dns::Unavailable("CrashLoopBackOff".into());
+        assert_eq!(waited(&[]), (Verdict::TimedOut, Some("the API did not say yet".into())));
+        assert_eq!(waited(&[looping.clone()]), (Verdict::TimedOut, Some("CrashLoopBackOff".into())));
+        assert_eq!(waited(&[looping.clone(), Dns::Available]), (Verdict::Ready, None));
+        assert_eq!(waited(&[Dns::Disabled]), (Verdict::Ready, None));
+        assert_eq!(waited(&[Dns::Available, looping]).0, Verdict::TimedOut);
     }
 }
