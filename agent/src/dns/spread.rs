@@ -36,8 +36,14 @@ pub fn spread(answers: &Answers, nodes: &Value) -> Spread {
         return settled("CoreDNS's Deployment says itself where its pods run");
     }
     let others = nodes["items"].as_array().into_iter().flatten();
-    if !others.filter(|other| other["metadata"]["name"] != *node).any(|other| takes(other, first)) {
-        return settled(&format!("CoreDNS runs on {node}: no other machine takes it yet"));
+    let others = others.filter(|other| other["metadata"]["name"] != *node && is_open(other));
+    let taking: Vec<&Value> = others.filter(|other| hindered(other, first).all(is_passing)).collect();
+    if taking.is_empty() {
+        return settled(&format!("CoreDNS runs on {node}: no other machine takes it"));
+    }
+    // Now the scheduler would place the next one here again.
+    if taking.iter().all(|other| hindered(other, first).next().is_some()) {
+        return Spread::Settling(format!("CoreDNS runs on {node} alone, and no other machine takes it yet"));
     }
     let ready = placed.iter().filter(|pod| pod_trouble(pod).is_none()).count();
     if ready < placed.len() || (placed.len() as u64) < answers.wanted() {
@@ -59,11 +65,21 @@ fn is_pinned(pod: &Value) -> bool {
         || selector.into_iter().flatten().any(|(label, _)| label != "kubernetes.io/os")
 }
 
-fn takes(node: &Value, pod: &Value) -> bool {
+fn is_open(node: &Value) -> bool {
+    node_is_ready(node) && node["spec"]["unschedulable"] != true
+}
+
+/// The taints of a node that keep the pod away.
+fn hindered<'a>(node: &'a Value, pod: &'a Value) -> impl Iterator<Item = &'a Value> {
     let taints = node["spec"]["taints"].as_array().into_iter().flatten();
-    node_is_ready(node)
-        && node["spec"]["unschedulable"] != true
-        && taints.filter(|taint| taint["effect"] != "PreferNoSchedule").all(|taint| tolerates(pod, taint))
+    taints.filter(|taint| taint["effect"] != "PreferNoSchedule" && !tolerates(pod, taint))
+}
+
+/// Whether the taint goes by itself from a Node that is Ready: the node lifecycle controller takes it away a moment later.
+fn is_passing(taint: &Value) -> bool {
+    ["not-ready", "unreachable", "network-unavailable"]
+        .iter()
+        .any(|name| taint["key"].as_str() == Some(&format!("node.kubernetes.io/{name}")))
 }
 
 /// <https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/>
@@ -151,12 +167,23 @@ mod tests {
         let own = node("cp1", "True", CONTROL_PLANE);
         for other in [node("cp2", "False", CONTROL_PLANE), node("w1", "True", "dedicated")] {
             let why = stays(judged(&pods, &[own.clone(), other]));
-            assert_eq!(why, "CoreDNS runs on cp1: no other machine takes it yet");
+            assert_eq!(why, "CoreDNS runs on cp1: no other machine takes it");
         }
         let mut cordoned = node("cp2", "True", CONTROL_PLANE);
         cordoned["spec"]["unschedulable"] = true.into();
         stays(judged(&pods, &[own.clone(), cordoned]));
         stays(judged(&pods, &[own]));
+    }
+
+    /// A Node is Ready a moment before the scheduler places anything on it: by then the pod would come back.
+    #[test]
+    fn a_machine_that_has_just_become_ready_is_waited_for() {
+        let pods = [pod("a", Some("cp1"), true), pod("b", Some("cp1"), true)];
+        let mut fresh = node("cp2", "True", CONTROL_PLANE);
+        let taint = json!({ "key": "node.kubernetes.io/not-ready", "effect": "NoSchedule" });
+        fresh["spec"]["taints"].as_array_mut().expect("a list").push(taint);
+        let nodes = [node("cp1", "True", CONTROL_PLANE), fresh];
+        assert!(matches!(judged(&pods, &nodes), Spread::Settling(_)));
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Dns {
 
 fn access<'a>(cx: &Context<'a>) -> Result<Access<'a>, StepError> {
     let role = cx.spec.control_plane().expect("only control planes see to cluster DNS");
-    Access::new(cx.host, cx.spec, role)
+    Access::own_first(cx.host, cx.spec, role)
 }
 
 /// The resolv.conf that the kubelet gives to CoreDNS's pods (`dnsPolicy: Default`): kubeadm names systemd-resolved's own
@@ -91,10 +91,9 @@ fn look_upstream(cx: &mut Context<'_>, access: &Access<'_>) -> Result<Found, Ste
     let text =
         cx.host.read(Path::new(&path)).map_err(|error| StepError::file("read", Path::new(&path), &error))?;
     // Without the file the kubelet starts no such pod, and says so.
-    let Some(text) = text.filter(|text| !has_upstream(&String::from_utf8_lossy(text))) else {
+    if text.is_none_or(|text| has_upstream(&String::from_utf8_lossy(&text))) {
         return Ok(Found::matches());
-    };
-    drop(text);
+    }
     let config_map = patiently(cx, || access.find(COREFILE))?;
     if config_map.as_ref().and_then(corefile).and_then(|text| without_upstream(&text)).is_none() {
         return Ok(Found::matches());
