@@ -63,6 +63,19 @@ impl<'a> Access<'a> {
         Ok(Self { host, servers, credentials: administrator(host, spec, role)? })
     }
 
+    /// As [`Access::new`], with this machine's own API server asked first: for what is done once it answers, when the
+    /// endpoint and the others may be off.
+    pub fn own_first(
+        host: &'a dyn Host,
+        spec: &NodeSpec,
+        role: &ControlPlaneRole,
+    ) -> Result<Self, StepError> {
+        let mut access = Self::new(host, spec, role)?;
+        // The last one of them is this machine's.
+        access.servers.rotate_right(1);
+        Ok(access)
+    }
+
     pub fn host(&self) -> &'a dyn Host {
         self.host
     }

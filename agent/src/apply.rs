@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::StepError;
 use crate::facts::Facts;
 use crate::host::{Host, read_text};
-use crate::plan::{Action, Step};
+use crate::plan::Step;
 use crate::role::NodeSpec;
 use crate::status::{ConsoleLine, Event, Failure, Moment, STATUS_FILE, State, Status, StepRecord, StepState};
 use crate::step::{Context, Found};
@@ -122,7 +122,7 @@ impl Run<'_> {
         if let Found::Matches(remark) = self.look(spec, n, step)? {
             return self.end(n, StepState::Unchanged, remark, at);
         }
-        let waits = matches!(step.action, Action::Ready(_));
+        let waits = step.only_waits();
         if !waits {
             let record = &mut self.status.steps[n];
             record.begun += 1;

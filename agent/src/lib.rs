@@ -11,6 +11,7 @@ pub mod apply;
 pub mod banner;
 pub mod certs;
 pub mod cluster;
+pub mod dns;
 pub mod emulated;
 pub mod endpoint;
 pub mod error;

@@ -13,6 +13,7 @@ use crate::role::{Kubernetes, NodeSpec, Role};
 use crate::runtime;
 use crate::step::certificates::Certificates;
 use crate::step::clock::Clock;
+use crate::step::dns::Dns;
 use crate::step::etcd::Member;
 use crate::step::etcd_health::Healthy;
 use crate::step::join::{Join, JoinControlPlane, JoinEtcd};
@@ -55,6 +56,8 @@ pub enum Action {
     /// root's kubeconfig is the administrator's.
     Kubeconfig,
     Ready(Ready),
+    /// Cluster DNS works, and goes on when a machine dies.
+    Dns(Dns),
     /// The Node says which image it runs.
     Image(Image),
     /// The load balancers learn of this control plane.
@@ -161,6 +164,11 @@ pub fn plan(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
             steps.extend(external_etcd(spec));
             if role.first {
                 steps.push(init(spec, facts));
+                steps.push(step(
+                    "upstream",
+                    "CoreDNS asks nobody where nobody is known",
+                    Action::Dns(Dns::Upstream),
+                ));
                 if !role.kubernetes.addons.is_empty() {
                     let title = format!("add-ons {}", role.kubernetes.addons.join(", "));
                     steps.push(step("addons", title, Action::Addons(Addons::new(&role.kubernetes))));
@@ -179,6 +187,7 @@ pub fn plan(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
         steps.push(step("publish", "the load balancers learn of this API server", Action::Publish));
         steps.push(step("one-cluster", "every API server is of one cluster", Action::OneCluster));
     }
+    steps.extend(dns(spec));
     steps.push(step("scrub", "no secret stays that this machine needs no more", Action::Scrub));
     steps
 }
@@ -377,6 +386,16 @@ fn ready(spec: &NodeSpec) -> Step {
             step("ready", "the proxy and keepalived run", Action::Ready(Ready::Services(services)))
         }
     }
+}
+
+/// The cluster's, which the first control plane made, and on each control plane that its pods are not all on one.
+fn dns(spec: &NodeSpec) -> Vec<Step> {
+    let Some(role) = spec.control_plane() else { return Vec::new() };
+    let network_addon = !role.kubernetes.addons.is_empty();
+    let available = Action::Dns(Dns::Available { network_addon });
+    let available = role.first.then(|| step("dns", "names are resolved in the cluster", available));
+    let spread = step("dns-spread", "cluster DNS is not on one machine alone", Action::Dns(Dns::Spread));
+    available.into_iter().chain([spread]).collect()
 }
 
 /// The unit of what stands between the VIP and the API servers.

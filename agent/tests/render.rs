@@ -105,7 +105,11 @@ fn rendered(spec: &NodeSpec) -> BTreeMap<String, String> {
                 let version = containerd::ContainerdVersion { major, minor };
                 add(name, containerd::config(kubernetes, version, pause, restrict));
             }
-            for (path, text) in kubernetes.registries.iter().flat_map(containerd::registry_hosts) {
+            for (path, text) in kubernetes
+                .registries
+                .iter()
+                .flat_map(|registry| containerd::registry_hosts(registry, &kubernetes.registries))
+            {
                 add(&in_place(&path), text);
             }
         }
@@ -116,11 +120,14 @@ fn rendered(spec: &NodeSpec) -> BTreeMap<String, String> {
             }
         }
         RuntimeName::Crio => {
-            add("crio.conf", crio::config("registry.k8s.io/pause:3.10"));
+            add("crio.conf", crio::config(kubernetes, "registry.k8s.io/pause:3.10"));
             add("registries.conf", crio::registries(kubernetes));
         }
     }
-    if let Some(text) = runtime::registry_logins(kubernetes) {
+    // containerd has them in a table of its own.
+    let logins =
+        runtime::registry_logins(kubernetes).filter(|_| kubernetes.runtime != RuntimeName::Containerd);
+    if let Some(text) = logins {
         add("config.json", text);
     }
     add("discovery.conf", render::discovery_kubeconfig(spec, &kubernetes.token));

@@ -23,6 +23,7 @@ fn answers() -> Answers {
         nodes: recorded("nodes.json"),
         pods: recorded("pods.json"),
         kubeadm: Some(recorded("kubeadm-config.json")),
+        coredns: Some(json!({ "spec": { "replicas": 2 } })),
         tokens: vec![Token { id: "abcdef".into(), ends: Some(now + Duration::hours(20)) }],
         readyz: Ok("[+]ping ok\n[+]etcd ok\nreadyz check passed\n".into()),
         ca: Some(now + Duration::days(3600)),
@@ -157,6 +158,57 @@ fn each_fault_is_told() {
         config["data"]["ClusterConfiguration"] = text.into();
     });
     assert_eq!(noted, ["kubeadm-config: says 1.36, the API server is v1.37.2"]);
+}
+
+/// What CoreDNS ends with, as the API has it.
+fn looping() -> Value {
+    json!({ "phase": "Running", "containerStatuses": [
+        { "ready": false, "state": { "waiting": { "reason": "CrashLoopBackOff" } } }] })
+}
+
+fn dns_pods(answers: &mut Answers) -> impl Iterator<Item = &mut Value> {
+    let items = answers.pods["items"].as_array_mut().expect("a list");
+    items.iter_mut().filter(|pod| pod["metadata"]["labels"]["k8s-app"] == "kube-dns")
+}
+
+#[test]
+fn cluster_dns_that_is_not_available_is_told_once_and_a_part_of_it_by_its_pod() {
+    let all = after(|a| dns_pods(a).for_each(|pod| pod["status"] = looping()));
+    assert_eq!(all, ["cluster DNS: not available: CrashLoopBackOff"]);
+
+    let one = after(|a| dns_pods(a).take(1).for_each(|pod| pod["status"] = looping()));
+    assert!(one.len() == 1 && one[0].starts_with("pod coredns-"), "{one:?}");
+
+    let gone = after(|a| {
+        a.coredns = None;
+        a.pods["items"]
+            .as_array_mut()
+            .expect("a list")
+            .retain(|p| p["metadata"]["labels"]["k8s-app"] != "kube-dns");
+    });
+    assert_eq!(gone, ["cluster DNS: not available: there is no Deployment coredns in kube-system"]);
+
+    let mut answers = answers();
+    answers.coredns = None;
+    dns_pods(&mut answers).for_each(|pod| pod["metadata"]["labels"] = json!({}));
+    let config = answers.kubeadm.as_mut().expect("it was recorded");
+    config["data"]["ClusterConfiguration"] = "dns:\n  disabled: true\nkubernetesVersion: v1.20.2\n".into();
+    let survey = judge(&answers);
+    assert!(survey.well && survey.to_string().contains("cluster DNS: disabled"), "{survey}");
+}
+
+#[test]
+fn cluster_dns_on_one_machine_alone_is_noted_where_another_one_could_have_a_part_of_it() {
+    let mut answers = answers();
+    for pod in dns_pods(&mut answers) {
+        pod["spec"]["nodeName"] = "cp1".into();
+        pod["spec"]["affinity"] = json!({ "podAntiAffinity": {} });
+    }
+    let survey = judge(&answers);
+    assert!(
+        survey.well && survey.notes.iter().any(|n| n.starts_with("all CoreDNS pods run on cp1")),
+        "{survey}"
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What spans several keys of a cluster file; makes the [`Cluster`] when nothing is wrong.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::ops::Range;
 
@@ -9,6 +9,7 @@ use ipnet::Ipv4Net;
 use super::Cluster;
 use super::assemble::{assemble, default_pods, default_services};
 use super::check_endpoint::endpoint;
+use super::check_registries::registries;
 use super::read::{At, Draft, NodeDraft};
 use crate::input::Findings;
 use crate::role::types::*;
@@ -24,7 +25,7 @@ pub fn cluster(draft: Draft, findings: &Findings) -> Option<Cluster> {
     }
     check_gateway(&draft, subnet, findings);
     endpoint(&draft, subnet, findings);
-    check_registries(&draft, findings);
+    registries(&draft, findings);
     if findings.has_errors() { None } else { assemble(draft) }
 }
 
@@ -319,28 +320,4 @@ pub fn holder_of(draft: &Draft, ip: Ipv4Addr) -> Option<&DnsName> {
         .flatten()
         .find(|n| n.address.as_ref().is_some_and(|a| a.value.ip() == ip))
         .map(|n| &n.name)
-}
-
-fn check_registries(draft: &Draft, findings: &Findings) {
-    let docker = draft.runtime.as_ref().is_some_and(|r| r.value == RuntimeName::Docker);
-    let mut hosts = BTreeSet::new();
-    for registry in &draft.registries {
-        let host = &registry.value.host;
-        if !hosts.insert(host) {
-            error(
-                findings,
-                registry,
-                format!("{host} stands here a second time"),
-                "write all that concerns a registry into one [[registries]]",
-            );
-        }
-        if docker && host != "docker.io" && !registry.value.mirrors.is_empty() {
-            error(
-                findings,
-                registry,
-                format!("Docker knows mirrors for docker.io only, not for {host}"),
-                "leave this registry's `mirrors` out, or choose runtime = \"containerd\"",
-            );
-        }
-    }
 }

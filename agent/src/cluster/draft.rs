@@ -290,7 +290,7 @@ pub struct NetworkDraft {
     #[schemars(required, example = &"10.0.0.2")]
     pub gateway: Option<At<Ipv4Addr>>,
 
-    /// The DNS servers, IPv4 addresses.
+    /// The DNS servers, IPv4 addresses. Where a machine knows none, CoreDNS answers for the cluster's own names alone.
     #[schemars(default, example = ["10.0.0.2"])]
     pub dns: Vec<Ipv4Addr>,
 

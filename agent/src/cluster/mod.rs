@@ -7,6 +7,7 @@ mod arguments;
 mod assemble;
 mod check;
 mod check_endpoint;
+mod check_registries;
 mod derive;
 mod draft;
 mod file;

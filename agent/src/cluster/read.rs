@@ -9,6 +9,7 @@ use super::{Cluster, STATS_PORT, arguments, check, labels, placement};
 use crate::input::{Problem, Report, Section, Source};
 use crate::role::file::{Deadlines, Registry};
 use crate::role::types::*;
+use crate::runtime::host_of;
 
 /// The newest cluster file version this binary reads.
 pub const VERSION: i64 = 1;
@@ -244,9 +245,17 @@ fn read_registry(mut s: Section<'_, '_>) -> Option<At<Registry>> {
         );
     }
     for mirror in &mirrors {
-        let rest = mirror.strip_prefix("https://").or_else(|| mirror.strip_prefix("http://"));
-        if rest.is_none_or(|r| r.is_empty() || !r.bytes().all(|b| b.is_ascii_graphic() && b != b'"')) {
+        let of_web = mirror.starts_with("https://") || mirror.starts_with("http://");
+        let graphic = mirror.bytes().all(|b| b.is_ascii_graphic() && b != b'"');
+        if !of_web || !graphic {
             s.error("mirrors", format!("`{mirror}` is not a URL"), "write https://mirror.example.org");
+        } else if !is_registry_host(host_of(mirror)) {
+            // What stands before an @ would be a password.
+            s.error(
+                "mirrors",
+                "has a URL with something else than a host, an optional port and a path",
+                "write https://mirror.example.org; a login stands in a [[registries]] with the mirror's host",
+            );
         }
     }
     if ca.as_ref().is_some_and(|ca| !super::pki::is_certificate(ca)) {

@@ -202,7 +202,8 @@ impl NodeSpec {
         if let Some(kubernetes) = self.kubernetes() {
             // The token's id is public.
             hide(&kubernetes.token.expose()[7..]);
-            kubernetes.registries.iter().filter_map(|r| r.password.as_ref()).for_each(|p| hide(p.expose()));
+            let passwords = kubernetes.registries.iter().flat_map(crate::runtime::password_texts);
+            passwords.for_each(|text| hide(&text));
         }
         self.vrrp().into_iter().for_each(|v| hide(v.password.expose()));
         self.proxy().and_then(|p| p.stats_password.as_ref()).into_iter().for_each(|p| hide(p.expose()));

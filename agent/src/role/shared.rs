@@ -16,7 +16,7 @@ pub struct Deadlines {
     /// For one kubeadm command.
     #[schemars(range(min = 1), example = 900)]
     pub kubeadm: u64,
-    /// For the machine's Node to be Ready.
+    /// For the machine's Node to be Ready, and on the first control plane for cluster DNS.
     #[schemars(range(min = 1), example = 900)]
     pub ready: u64,
 }
@@ -36,21 +36,23 @@ pub struct Registry {
     /// The registry's host with an optional port, without `https://` and without a path.
     #[schemars(regex(pattern = r"^[a-z0-9][a-z0-9.-]*(:\d{1,5})?$"), example = &"harbor.example.org:8443")]
     pub host: String,
-    /// Asked before the registry itself, in this order: URLs. Docker knows mirrors of docker.io only.
+    /// Asked before the registry itself, in this order: URLs. A mirror with a CA or a login of its own, or one that is not
+    /// verified, has a `[[registries]]` of its own for that, with its host. Docker knows mirrors of docker.io only,
+    /// without a path and without a login.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default, inner(regex(pattern = r"^https?://\S+$")), example = ["https://mirror.example.org"], extend(
         "default" = []
     ))]
     pub mirrors: Vec<String>,
-    /// Takes any certificate of the registry and its mirrors; a mirror by `http://` has none at all.
+    /// Takes any certificate of this registry. A mirror by `http://` has none at all.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schemars(default, example = true, extend("default" = false))]
     pub insecure: bool,
-    /// The certificate of the CA that signed the registry's, as PEM.
+    /// The certificate of the CA that signed this registry's, as PEM. Its mirrors are verified by their own.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-default" = "the CAs that the image trusts"))]
     pub ca: Option<String>,
-    /// The login's name. Its password stands in secrets.toml: `[registries."HOST"]` with `password`.
+    /// The login's name, for this host alone. Its password stands in secrets.toml: `[registries."HOST"]` with `password`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"admin", extend("x-default" = "no login"))]
     pub username: Option<String>,

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use super::{is_docker_hub, path_of, quoted};
+use super::{is_docker_hub, login, of_mirror, path_of, quoted};
 use crate::facts::Facts;
 use crate::plan::{Action, FileSpec, Step, step};
 use crate::render::WRITTEN_BY;
@@ -21,7 +21,8 @@ pub fn steps(kubernetes: &Kubernetes, facts: &Facts, pause: &str) -> Vec<Step> {
     let text = config(kubernetes, version, pause, facts.container.is_some());
     let mut files = vec![FileSpec::secret(CONFIG, text)];
     for registry in &kubernetes.registries {
-        files.extend(registry_hosts(registry).into_iter().map(|(path, text)| FileSpec::public(path, text)));
+        let hosts = registry_hosts(registry, &kubernetes.registries);
+        files.extend(hosts.into_iter().map(|(path, text)| FileSpec::public(path, text)));
     }
     // containerd serves without the kubelet's side of it when that fails to load, for want of inotify instances for one.
     let service = Service::new(UNIT, files)
@@ -33,8 +34,15 @@ pub fn steps(kubernetes: &Kubernetes, facts: &Facts, pause: &str) -> Vec<Step> {
     vec![step("containerd", title, Action::Service(service))]
 }
 
-pub fn lacking(facts: &Facts) -> Option<(&'static str, &'static str)> {
-    facts.containerd.is_none().then_some(("this image has no containerd that runs", "bake the image again"))
+pub fn lacking(kubernetes: &Kubernetes, facts: &Facts) -> Option<(&'static str, &'static str)> {
+    let Some((major, minor)) = facts.containerd else {
+        return Some(("this image has no containerd that runs", "bake the image again"));
+    };
+    let takes_logins = ContainerdVersion { major, minor } < WITHOUT_LOGINS;
+    (!takes_logins && kubernetes.registries.iter().any(|registry| login(registry).is_some())).then_some((
+        "this image's containerd takes no logins to registries from its configuration: 2.6 is the last that does",
+        "bake the image with containerd 2.6 or older; or take `username` out of [[registries]] and give the pods `imagePullSecrets`",
+    ))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,15 +51,18 @@ pub struct ContainerdVersion {
     pub minor: u32,
 }
 
+/// The first version that is announced to know no `registry.configs` any more (containerd 2.4's
+/// pkg/deprecation/deprecation.go). Up to 2.4 it was put off with each release.
+const WITHOUT_LOGINS: ContainerdVersion = ContainerdVersion { major: 2, minor: 7 };
+
 const CERTS_D: &str = "/etc/containerd/certs.d";
 
 fn server_of(host: &str) -> &str {
     if is_docker_hub(host) { "registry-1.docker.io" } else { host }
 }
 
-/// containerd's configuration: version 2 of its format for containerd 1.x, version 3 for 2.x. Holds the
-/// registries' passwords, but for containerd 2.3, which has no place for them any more: there only what the
-/// kubelet pulls has a login ([`super::registry_logins`]).
+/// containerd's configuration: version 2 of its format for containerd 1.x, version 3 for 2.x. Holds the registries'
+/// passwords, each for its own host alone, so that kubeadm's pulls, which bring no login, have one too.
 ///
 /// `restrict_oom_score_adj` is for system containers that may not lower a process's OOM score.
 pub fn config(
@@ -110,9 +121,8 @@ pub fn config(
   config_path = \"{CERTS_D}\"
 "
     );
-    let with_login = kubernetes.registries.iter().filter(|_| !at_least(2, 3));
-    for registry in with_login {
-        if let (Some(username), Some(password)) = (&registry.username, &registry.password) {
+    for registry in &kubernetes.registries {
+        if let Some((username, password)) = login(registry) {
             let _ = write!(
                 text,
                 "
@@ -129,20 +139,12 @@ pub fn config(
     text
 }
 
-/// hosts.toml of one registry, and its CA. Neither is secret.
-pub fn registry_hosts(registry: &Registry) -> Vec<(PathBuf, String)> {
-    let folder = Path::new(CERTS_D).join(&registry.host);
-    let authority = folder.join("ca.crt");
-    let mut trust = String::new();
-    if registry.ca.is_some() {
-        let _ = writeln!(trust, "ca = {}", quoted(&authority.display().to_string()));
-    }
-    if registry.insecure {
-        trust.push_str("skip_verify = true\n");
-    }
+/// hosts.toml of one registry, and its CA. Neither is secret. `all` are those of the cluster file, by which its mirrors
+/// are trusted.
+pub fn registry_hosts(registry: &Registry, all: &[Registry]) -> Vec<(PathBuf, String)> {
     let mut text = String::from(WRITTEN_BY);
     let _ = writeln!(text, "server = {}", quoted(&format!("https://{}", server_of(&registry.host))));
-    text.push_str(&trust);
+    text.push_str(&trust(registry));
     for mirror in &registry.mirrors {
         let _ = write!(text, "\n[host.{}]\n", quoted(mirror));
         text.push_str("capabilities = [\"pull\", \"resolve\"]\n");
@@ -151,12 +153,32 @@ pub fn registry_hosts(registry: &Registry) -> Vec<(PathBuf, String)> {
         }
         // Next to an http:// URL a word about TLS makes containerd 1.7 ask by https.
         if mirror.starts_with("https://") {
-            text.push_str(&trust);
+            text.push_str(&of_mirror(mirror, all).map(trust).unwrap_or_default());
         }
     }
-    let mut files = vec![(folder.join("hosts.toml"), text)];
-    files.extend(registry.ca.clone().map(|ca| (authority, ca)));
+    let mut files = vec![(folder(registry).join("hosts.toml"), text)];
+    files.extend(registry.ca.clone().map(|ca| (authority(registry), ca)));
     files
+}
+
+fn folder(registry: &Registry) -> PathBuf {
+    Path::new(CERTS_D).join(&registry.host)
+}
+
+fn authority(registry: &Registry) -> PathBuf {
+    folder(registry).join("ca.crt")
+}
+
+/// How a host is verified that has a `[[registries]]` of its own.
+fn trust(registry: &Registry) -> String {
+    let mut text = String::new();
+    if registry.ca.is_some() {
+        let _ = writeln!(text, "ca = {}", quoted(&authority(registry).display().to_string()));
+    }
+    if registry.insecure {
+        text.push_str("skip_verify = true\n");
+    }
+    text
 }
 
 /// Whether the mirror's URL says where its API is, as a Harbor proxy project's `https://HOST/v2/PROJECT`

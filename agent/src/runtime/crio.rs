@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{logins_file, quoted};
+use super::{LOGINS, logins_file, of_mirror, quoted};
 use crate::facts::Facts;
 use crate::plan::{Action, FileSpec, Step, step};
 use crate::render::WRITTEN_BY;
@@ -11,12 +11,12 @@ use crate::step::service::Service;
 
 pub const SOCKET: &str = "unix:///run/crio/crio.sock";
 pub const UNIT: &str = "crio.service";
-/// Of registries that have a CA of their own (containers-certs.d(5)).
+/// Of registries that have a CA of their own, by the host that is asked, a mirror's too (containers-certs.d(5)).
 const CERTS_D: &str = "/etc/containers/certs.d";
 
 pub fn steps(kubernetes: &Kubernetes, pause: &str) -> Vec<Step> {
     let mut files = vec![
-        FileSpec::public("/etc/crio/crio.conf.d/90-kindling.conf", config(pause)),
+        FileSpec::public("/etc/crio/crio.conf.d/90-kindling.conf", config(kubernetes, pause)),
         FileSpec::public("/etc/containers/registries.conf.d/90-kindling.conf", registries(kubernetes)),
     ];
     for registry in &kubernetes.registries {
@@ -38,7 +38,11 @@ pub fn lacking(facts: &Facts) -> Option<(&'static str, &'static str)> {
 }
 
 /// One master of the cgroup tree, kubeadm's sandbox image, and the folders of CNI that everything else here uses.
-pub fn config(pause: &str) -> String {
+///
+/// The kubelet brings the login of an image's own registry; those of mirrors, and of what kubeadm pulls, CRI-O reads
+/// from the same file.
+pub fn config(kubernetes: &Kubernetes, pause: &str) -> String {
+    let logins = logins_file(kubernetes).map(|_| format!("global_auth_file = {}\n", quoted(LOGINS)));
     format!(
         "{WRITTEN_BY}
 [crio.runtime]
@@ -48,12 +52,13 @@ conmon_cgroup = \"pod\"
 [crio.image]
 # kubeadm's: with another one the kubelet's garbage collection would take it for unused.
 pause_image = {}
-
+{}
 [crio.network]
 network_dir = \"/etc/cni/net.d/\"
 plugin_dirs = [\"/opt/cni/bin/\"]
 ",
-        quoted(pause)
+        quoted(pause),
+        logins.unwrap_or_default()
     )
 }
 
@@ -73,7 +78,8 @@ pub fn registries(kubernetes: &Kubernetes) -> String {
             let location = rest.trim_end_matches('/');
             // Harbor's proxy projects are given with the path of the API, which a location has not.
             let location = location.replacen("/v2/", "/", 1);
-            let insecure = scheme == "http" || registry.insecure;
+            let unverified = of_mirror(mirror, &kubernetes.registries).is_some_and(|own| own.insecure);
+            let insecure = scheme == "http" || unverified;
             let _ = write!(
                 text,
                 "\n[[registry.mirror]]\nlocation = {}\ninsecure = {insecure}\n",

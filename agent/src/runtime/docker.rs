@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::{containerd, is_docker_hub, logins_file, path_of, pretty};
+use super::{containerd, is_docker_hub, logins_file, pretty};
 use crate::facts::Facts;
 use crate::plan::{Action, FileSpec, Step, step};
 use crate::render::WRITTEN_BY;
@@ -29,7 +29,7 @@ pub fn steps(kubernetes: &Kubernetes, pause: &str) -> Vec<Step> {
     for registry in &kubernetes.registries {
         files.extend(certificate(registry).map(|(path, text)| FileSpec::public(path, text)));
     }
-    // dockerd keeps no login of its own: the kubelet brings one with each pull.
+    // dockerd keeps no login of its own: the kubelet brings that of the image's registry with each pull.
     files.extend(logins_file(kubernetes));
     let docker = Service::new("docker.service", files).answering("docker", &["version"]);
     let file = FileSpec::public("/etc/kindling/cri-dockerd.env", environment(pause));
@@ -70,8 +70,8 @@ fn environment(pause: &str) -> String {
     format!("{WRITTEN_BY}PAUSE_IMAGE={pause}\n")
 }
 
-/// dockerd's options (dockerd(8), "daemon configuration file"). Docker knows mirrors of Docker Hub only, and
-/// refuses to start with one that has a path.
+/// dockerd's options (dockerd(8), "daemon configuration file"). Docker knows mirrors of Docker Hub only, refuses to
+/// start with one that has a path, and asks them without a login: a cluster file that says otherwise is refused.
 ///
 /// Docker's own bridge and firewall rules are off: pods have their network from CNI, and Docker's DROP
 /// policy for forwarded packets would cut them from the pods of other nodes.
@@ -81,7 +81,6 @@ pub fn config(kubernetes: &Kubernetes) -> String {
         .iter()
         .filter(|registry| is_docker_hub(&registry.host))
         .flat_map(|registry| &registry.mirrors)
-        .filter(|mirror| path_of(mirror).is_empty())
         .collect();
     let insecure: Vec<&String> =
         kubernetes.registries.iter().filter(|r| r.insecure).map(|r| &r.host).collect();
@@ -104,7 +103,7 @@ pub fn config(kubernetes: &Kubernetes) -> String {
     pretty(&options)
 }
 
-/// The CA of a private registry, where Docker looks for it.
+/// The CA of a private registry or a mirror, where Docker looks for it by the host that it asks.
 pub fn certificate(registry: &Registry) -> Option<(PathBuf, String)> {
     let ca = registry.ca.clone()?;
     Some((PathBuf::from("/etc/docker/certs.d").join(&registry.host).join("ca.crt"), ca))

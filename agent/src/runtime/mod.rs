@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use crate::facts::Facts;
 use crate::plan::{Action, FileSpec, Step, step};
 use crate::render::WRITTEN_BY;
-use crate::role::Kubernetes;
-use crate::role::types::RuntimeName;
+use crate::role::types::{RuntimeName, Secret};
+use crate::role::{Kubernetes, Registry};
 
 /// Where kubeadm, the kubelet and crictl find the runtime. With several in the image kubeadm refuses to guess, so it is
 /// always named.
@@ -45,7 +45,7 @@ pub fn steps(kubernetes: &Kubernetes, facts: &Facts) -> Vec<Step> {
 /// What this image lacks for the runtime, and what can be done about it.
 pub fn lacking(kubernetes: &Kubernetes, facts: &Facts) -> Option<(&'static str, &'static str)> {
     match kubernetes.runtime {
-        RuntimeName::Containerd => containerd::lacking(facts),
+        RuntimeName::Containerd => containerd::lacking(kubernetes, facts),
         RuntimeName::Docker => docker::lacking(facts),
         RuntimeName::Crio => crio::lacking(facts),
     }
@@ -56,25 +56,58 @@ fn crictl(socket: &str) -> String {
     format!("{WRITTEN_BY}runtime-endpoint: {socket}\nimage-endpoint: {socket}\ntimeout: 10\n")
 }
 
-/// The kubelet's own logins to registries, for /var/lib/kubelet/config.json: they work with every runtime.
-/// Holds passwords. `None` where no registry needs a login.
+/// Where the kubelet looks for logins to registries (its root folder, kubernetes/pkg/credentialprovider/config.go).
+pub const LOGINS: &str = "/var/lib/kubelet/config.json";
+
+/// A registry's login as user and password.
+fn login(registry: &Registry) -> Option<(&str, &Secret)> {
+    registry.username.as_deref().zip(registry.password.as_ref())
+}
+
+/// The logins to registries as docker writes them ([`LOGINS`], containers-auth.json(5)). Holds passwords. `None`
+/// where no registry needs a login.
 pub fn registry_logins(kubernetes: &Kubernetes) -> Option<String> {
     let mut logins = serde_json::Map::new();
     for registry in &kubernetes.registries {
-        if let (Some(username), Some(password)) = (&registry.username, &registry.password) {
-            let auth = STANDARD.encode(format!("{username}:{}", password.expose()));
+        if let Some((username, password)) = login(registry) {
             // Docker Hub's login goes by its old address.
             let host =
                 if is_docker_hub(&registry.host) { "https://index.docker.io/v1/" } else { &registry.host };
-            logins.insert(host.to_owned(), json!({ "auth": auth }));
+            logins.insert(host.to_owned(), json!({ "auth": basic(username, password) }));
         }
     }
     (!logins.is_empty()).then(|| pretty(&json!({ "auths": logins })))
 }
 
-/// For a runtime that keeps no login of its own.
+/// For a runtime to which the kubelet brings the logins.
+///
+/// Not for containerd: it shows what the kubelet brings to each host that it asks for the image, mirrors too, so that
+/// a registry's password would reach its mirrors and a mirror's own login would not be used.
 fn logins_file(kubernetes: &Kubernetes) -> Option<FileSpec> {
-    registry_logins(kubernetes).map(|text| FileSpec::secret("/var/lib/kubelet/config.json", text))
+    registry_logins(kubernetes).map(|text| FileSpec::secret(LOGINS, text))
+}
+
+/// User and password in one word (RFC 7617).
+fn basic(username: &str, password: &Secret) -> String {
+    STANDARD.encode(format!("{username}:{}", password.expose()))
+}
+
+/// The texts of a registry's password as the files of all runtimes have them: whoever shows such a file hides these.
+pub fn password_texts(registry: &Registry) -> Vec<String> {
+    let Some((username, password)) = login(registry) else { return Vec::new() };
+    vec![basic(username, password), quoted(password.expose()), password.expose().to_owned()]
+}
+
+/// What the cluster file says of the mirror itself: its CA, its login, and whether it is verified, are never those of
+/// the registry that it mirrors.
+fn of_mirror<'a>(mirror: &str, registries: &'a [Registry]) -> Option<&'a Registry> {
+    registries.iter().find(|registry| registry.host == host_of(mirror))
+}
+
+/// The host and port of a URL.
+pub fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split_once('/').map_or(rest, |(host, _)| host)
 }
 
 /// Docker Hub is called docker.io and answers somewhere else.
@@ -83,7 +116,7 @@ fn is_docker_hub(host: &str) -> bool {
 }
 
 /// What follows the host of a URL, without the first `/`.
-fn path_of(url: &str) -> &str {
+pub fn path_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.split_once('/').map_or("", |(_, path)| path)
 }

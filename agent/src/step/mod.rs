@@ -3,6 +3,7 @@
 pub mod addons;
 pub mod certificates;
 pub mod clock;
+pub mod dns;
 pub mod etcd;
 pub mod etcd_health;
 pub mod files;
@@ -77,6 +78,7 @@ impl Step {
             Action::Addons(addons) => addons.look(cx),
             Action::Kubeconfig => files::look_kubeconfig(cx),
             Action::Ready(ready) => ready.look(cx),
+            Action::Dns(dns) => dns.look(cx),
             Action::Publish => publish::look(cx),
             Action::OneCluster => unity::look(cx),
             Action::Scrub => scrub::look(cx),
@@ -105,8 +107,18 @@ impl Step {
             Action::Addons(addons) => addons.act(cx),
             Action::Kubeconfig => files::act_kubeconfig(cx),
             Action::Ready(ready) => ready.act(cx),
+            Action::Dns(dns) => dns.act(cx),
             Action::Publish => publish::act(cx),
             Action::Scrub => scrub::act(cx),
+        }
+    }
+
+    /// Whether it only waits for what others do: there is nothing to be interrupted, and to look at once more.
+    pub fn only_waits(&self) -> bool {
+        match &self.action {
+            Action::Ready(_) => true,
+            Action::Dns(dns) => dns.only_waits(),
+            _ => false,
         }
     }
 

@@ -208,13 +208,13 @@ fn is_since(moment: &Value, boot: Option<i64>) -> bool {
 }
 
 /// All its containers run; what it said before a power cut does not count.
-fn runs_since(pod: &Value, boot: Option<i64>) -> bool {
+pub(super) fn runs_since(pod: &Value, boot: Option<i64>) -> bool {
     let statuses = pod["status"]["containerStatuses"].as_array().filter(|list| !list.is_empty());
     statuses.is_some_and(|list| list.iter().all(|s| is_since(&s["state"]["running"]["startedAt"], boot)))
 }
 
 /// Seconds since the epoch at which PID 1 started: the machine, or the container that it is.
-fn boot_time(host: &dyn Host) -> Option<i64> {
+pub(super) fn boot_time(host: &dyn Host) -> Option<i64> {
     let kernel: i64 =
         read_text(host, "/proc/stat")?.lines().find_map(|l| l.strip_prefix("btime "))?.trim().parse().ok()?;
     let stat = read_text(host, "/proc/1/stat")?;

@@ -38,6 +38,7 @@ pub fn ask(config: &Kubeconfig, cluster: Option<&Cluster>) -> Result<Answers, Ku
         endpoint_error,
         version: kube.get_json("/version")?,
         kubeadm: kube.find(KUBEADM)?,
+        coredns: kube.find(crate::dns::DEPLOYMENT)?,
         tokens: tokens(&kube.get_json(TOKENS)?),
         readyz,
         ca: end_of(&config.ca),

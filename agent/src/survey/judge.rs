@@ -3,8 +3,9 @@
 use serde_json::Value;
 use time::OffsetDateTime;
 
+use super::dns::is_dns;
 use super::planes::{is_control_plane, runs, trouble};
-use super::{Answers, CertificateRow, EtcdRow, Finding, NodeRow, PlaneRow, Refusal, Survey, VipRow};
+use super::{Answers, CertificateRow, DnsRow, EtcdRow, Finding, NodeRow, PlaneRow, Refusal, Survey, VipRow};
 use crate::image::{ROOT_ANNOTATION, VERSION_LABEL};
 use crate::kube::{condition, node_is_ready};
 
@@ -25,7 +26,8 @@ pub fn judge(answers: &Answers) -> Survey {
     let nodes = judge.nodes();
     let control_planes = judge.control_planes();
     let external_etcd = judge.external_etcd();
-    judge.pods();
+    let dns = judge.dns();
+    judge.pods(&dns);
     judge.versions();
     judge.images(&nodes);
     let certificates = judge.certificates();
@@ -40,6 +42,7 @@ pub fn judge(answers: &Answers) -> Survey {
         control_planes,
         external_etcd,
         vip,
+        dns,
         certificates,
         findings: judge.findings,
         notes: judge.notes,
@@ -63,7 +66,7 @@ impl<'a> Judge<'a> {
         self.findings.push(Finding { about: about.to_owned(), what: what.into(), remedy: remedy.into() });
     }
 
-    fn ready(&self, node: &str) -> bool {
+    pub(super) fn ready(&self, node: &str) -> bool {
         items(&self.answers.nodes).any(|n| name(n) == node && node_is_ready(n))
     }
 
@@ -239,8 +242,8 @@ impl<'a> Judge<'a> {
         rows
     }
 
-    /// All but the control plane's own, which were looked at, and those of nodes that are known to be gone.
-    fn pods(&mut self) {
+    /// All but the control plane's own and cluster DNS, which were looked at, and those of nodes that are known to be gone.
+    fn pods(&mut self, dns: &DnsRow) {
         for pod in items(&self.answers.pods) {
             let component = pod["metadata"]["labels"]["component"].as_str().unwrap_or_default();
             let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
@@ -248,6 +251,7 @@ impl<'a> Judge<'a> {
             let of_plane = COMPONENTS.contains(&component)
                 && planes.filter(|n| is_control_plane(n)).any(|n| name(n) == node);
             if of_plane
+                || (dns.state != "ok" && is_dns(pod))
                 || (!node.is_empty() && !self.ready(node))
                 || !pod["metadata"]["deletionTimestamp"].is_null()
             {

@@ -6,6 +6,7 @@
 mod access;
 mod ask;
 mod command;
+mod dns;
 mod judge;
 mod planes;
 mod show;
@@ -37,6 +38,8 @@ pub struct Answers {
     pub pods: Value,
     /// kubeadm's ConfigMap.
     pub kubeadm: Option<Value>,
+    /// The Deployment of cluster DNS.
+    pub coredns: Option<Value>,
     /// Of each bootstrap token its id and its end, never its secret.
     pub tokens: Vec<Token>,
     /// `/readyz?verbose`, or why not.
@@ -100,6 +103,7 @@ pub struct Survey {
     pub external_etcd: Vec<EtcdRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vip: Option<VipRow>,
+    pub dns: DnsRow,
     pub certificates: Vec<CertificateRow>,
     pub findings: Vec<Finding>,
     /// What is no fault, and what could not be known from here.
@@ -146,6 +150,15 @@ pub struct VipRow {
     pub holder: Option<String>,
     /// How that is known, or why it is not.
     pub how: String,
+}
+
+/// Whether names are resolved in the cluster.
+#[derive(Debug, Clone, Serialize)]
+pub struct DnsRow {
+    /// "ok", "disabled", or why not.
+    pub state: String,
+    /// Where its pods run.
+    pub nodes: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]

@@ -44,6 +44,8 @@ impl fmt::Display for Survey {
                 None => writeln!(f, "VIP {}: its holder is not known: {}", vip.address, vip.how)?,
             }
         }
+        let on = if self.dns.nodes.is_empty() { "no machine".to_owned() } else { self.dns.nodes.join(", ") };
+        writeln!(f, "cluster DNS: {} (on {on})", self.dns.state)?;
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
         }

@@ -1,6 +1,6 @@
 //! The cluster's API from the host: a kubeconfig for 127.0.0.1, and what the Nodes say of themselves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,7 +10,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::UpError;
 use super::plan::Api;
-use crate::kube::{Credentials, Kube, Server, node_is_ready};
+use crate::dns::{Answers, Dns};
+use crate::kube::{Credentials, Kube, KubeError, Server, node_is_ready};
 use crate::role::types::Secret;
 use crate::survey::Kubeconfig;
 
@@ -65,7 +66,7 @@ pub struct ApiNode {
     pub heartbeat: Option<i64>,
 }
 
-pub fn nodes(kube: &Kube) -> Result<Vec<ApiNode>, crate::kube::KubeError> {
+pub fn nodes(kube: &Kube) -> Result<Vec<ApiNode>, KubeError> {
     let list = kube.get_json("/api/v1/nodes")?;
     Ok(list["items"].as_array().into_iter().flatten().map(node).collect())
 }
@@ -111,6 +112,27 @@ fn node(value: &Value) -> ApiNode {
     }
 }
 
+/// Whether names are resolved in the cluster. `since`: when a machine was powered on, in seconds since the epoch; what
+/// its pods said before that is not true any more, and the API shows it for a while.
+pub fn dns(kube: &Kube, since: &BTreeMap<String, f64>) -> Result<Dns, KubeError> {
+    let answers = Answers::ask(|path| kube.find(path))?;
+    Ok(answers.judge(|pod| {
+        let on = pod["spec"]["nodeName"].as_str().and_then(|node| since.get(node));
+        on.is_none_or(|on| runs_since(pod, *on))
+    }))
+}
+
+fn runs_since(pod: &Value, on: f64) -> bool {
+    let started = |status: &Value| {
+        let at = status["state"]["running"]["startedAt"].as_str()?;
+        OffsetDateTime::parse(at, &Rfc3339).ok()
+    };
+    // Whole seconds, by the machine's clock.
+    let is_new = |status: &Value| started(status).is_some_and(|at| at.unix_timestamp() as f64 >= on - 5.0);
+    let statuses = pod["status"]["containerStatuses"].as_array().filter(|list| !list.is_empty());
+    statuses.is_some_and(|list| list.iter().all(is_new))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +170,14 @@ mod tests {
             pod(None, "Pending", None),
         ] });
         assert_eq!(unsettled_of(&list), BTreeSet::from(["cp2".to_owned(), "w2".to_owned()]));
+    }
+
+    #[test]
+    fn a_pod_of_the_time_before_a_power_cut_does_not_count() {
+        let pod = |at: &str| serde_json::json!({ "status": { "containerStatuses": [{ "state": { "running": { "startedAt": at } } }] } });
+        assert!(runs_since(&pod("1970-01-01T00:01:40Z"), 104.0));
+        assert!(!runs_since(&pod("1970-01-01T00:01:40Z"), 106.0));
+        assert!(!runs_since(&serde_json::json!({}), 0.0));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::status::exit;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// Every agent is done, every Kubernetes node Ready.
+    /// Every agent is done, every Kubernetes node Ready, and names are resolved in the cluster.
     Ready,
     /// A node failed, and waiting cannot help.
     Failed,
@@ -38,6 +38,9 @@ pub struct Outcome {
     pub server: String,
     pub kubeconfig: PathBuf,
     pub state: PathBuf,
+    /// Why names are not resolved in the cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns_error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_error: Option<String>,
     pub nodes: Vec<NodeOutcome>,
@@ -202,6 +205,11 @@ impl fmt::Display for Outcome {
         }
         if let (Some(error), Verdict::Failed | Verdict::TimedOut) = (&self.api_error, self.verdict) {
             writeln!(f, "the API did not answer: {error}")?;
+        } else if let (Some(error), Verdict::TimedOut, true) =
+            (&self.dns_error, self.verdict, self.nodes.iter().all(|n| n.ready))
+        {
+            writeln!(f, "every node is Ready, but cluster DNS is not available: {error}")?;
+            writeln!(f, "  remedy: {}", crate::dns::REMEDY)?;
         }
         match self.verdict {
             Verdict::Ready => {

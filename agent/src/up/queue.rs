@@ -61,13 +61,14 @@ fn rest(before: &[&Watched], unsettled: Option<&BTreeSet<String>>) -> Rest {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::cell::Cell;
     use std::path::PathBuf;
     use std::sync::mpsc::channel;
     use std::time::Instant;
 
     use super::*;
+    use crate::dns::Dns;
     use crate::role::types::RoleName;
     use crate::status::Status;
     use crate::up::api::ApiNode;
@@ -81,7 +82,7 @@ mod tests {
     use crate::up::wait::{Answer, Told, follow};
 
     /// Machines that run and say nothing but what the test writes to their consoles.
-    struct Silent;
+    pub struct Silent;
 
     impl Driver for Silent {
         fn check(&self) -> Result<(), UpError> {
@@ -133,6 +134,7 @@ mod tests {
         };
         Ok(Told {
             nodes: ready.iter().map(node).collect(),
+            dns: Dns::Available,
             unsettled: unsettled.iter().map(|name| (*name).to_owned()).collect(),
         })
     }

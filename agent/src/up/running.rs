@@ -12,7 +12,7 @@ use super::queue::Queue;
 use super::screen::Screen;
 use super::state::{Place, State};
 use super::turns::{self, Past, Turns};
-use super::wait::{self, Watched};
+use super::wait::{self, Asker, Watched};
 use super::{UpError, UpOptions, api, tools};
 use crate::kube::Kube;
 use crate::role::types::Secret;
@@ -264,11 +264,11 @@ impl Running {
             false => Watched::new(&self.place, machine),
         };
         let mut watched: Vec<Watched> = self.state.plan.machines.iter().map(watch).collect();
-        let kube = self.kube()?;
         let in_turn = !turns.is_empty();
+        let asker = Asker::new(self.kube()?, &self.place, &watched, &*self.driver, in_turn);
         let begun = Instant::now();
         let mut queue = Queue { turns, power_on: &|turn| self.take_turn(turn) };
-        let waited = wait::wait(&mut watched, &*self.driver, kube, &mut queue, timeout, interrupts, screen)?;
+        let waited = wait::wait(asker, &mut watched, &*self.driver, &mut queue, timeout, interrupts, screen)?;
         let last = watched.iter().map(Watched::since_power_on).fold(f64::INFINITY, f64::min);
         let seconds = if in_turn { begun.elapsed().as_secs_f64() } else { last };
         Ok(Outcome {
@@ -279,6 +279,7 @@ impl Running {
             server: format!("https://127.0.0.1:{}", self.state.port),
             kubeconfig: self.place.kubeconfig(),
             state: self.place.root().to_path_buf(),
+            dns_error: waited.dns_error,
             api_error: waited.api_error,
             nodes: watched.iter().map(|w| NodeOutcome::new(&self.place, &*self.driver, w)).collect(),
         })

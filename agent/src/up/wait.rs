@@ -1,7 +1,7 @@
 //! Waits until every agent says done and the API shows every Kubernetes node Ready, or until waiting cannot
 //! help any more. Machines that come in turn are powered on meanwhile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use super::queue::Queue;
 use super::screen::Screen;
 use super::state::{Place, PowerOn, wall_clock};
 use super::watch::{Phase, Progress, Tail};
+use crate::dns::Dns;
 use crate::kube::{Kube, KubeError};
 use crate::status::{ConsoleLine, State};
 
@@ -143,6 +144,7 @@ impl Watched {
 /// What the API said.
 pub struct Told {
     pub nodes: Vec<ApiNode>,
+    pub dns: Dns,
     /// Nodes that have a pod which is not Ready; asked for only where machines come in turn.
     pub unsettled: BTreeSet<String>,
 }
@@ -152,14 +154,16 @@ pub type Answer = Result<Told, String>;
 
 pub struct Waited {
     pub verdict: Verdict,
+    /// Why names are not resolved in the cluster, as far as that is known.
+    pub dns_error: Option<String>,
     /// Why the API did not answer the last time it was asked.
     pub api_error: Option<String>,
 }
 
 pub fn wait(
+    asker: Asker,
     watched: &mut [Watched],
     driver: &dyn Driver,
-    kube: Kube,
     queue: &mut Queue<'_>,
     timeout: Duration,
     interrupts: &Interrupts,
@@ -167,21 +171,44 @@ pub fn wait(
 ) -> Result<Waited, UpError> {
     // Asking may take as long as the request's deadline, and neither the lines nor the end wait for that.
     let (tell, answers) = channel::<Answer>();
-    let pause = if driver.is_emulated() { ASK_EMULATED } else { ASK };
-    let in_turn = !queue.turns.is_empty();
-    std::thread::spawn(move || ask(&kube, in_turn, pause, &tell));
+    std::thread::spawn(move || asker.run(&tell));
     follow(watched, driver, &answers, queue, timeout, interrupts, screen)
 }
 
-/// Ends when nobody listens any more.
-fn ask(kube: &Kube, in_turn: bool, pause: Duration, tell: &Sender<Answer>) {
-    let told = || -> Result<Told, KubeError> {
-        let nodes = api::nodes(kube)?;
-        let unsettled = if in_turn { api::unsettled(kube)? } else { BTreeSet::new() };
-        Ok(Told { nodes, unsettled })
-    };
-    while tell.send(told().map_err(|error| error.to_string())).is_ok() {
-        std::thread::sleep(pause);
+/// Asks the API again and again.
+pub struct Asker {
+    kube: Kube,
+    place: Place,
+    machines: Vec<String>,
+    in_turn: bool,
+    pause: Duration,
+}
+
+impl Asker {
+    /// `in_turn`: machines wait until those before them are at rest.
+    pub fn new(kube: Kube, place: &Place, watched: &[Watched], driver: &dyn Driver, in_turn: bool) -> Self {
+        Self {
+            kube,
+            place: place.clone(),
+            machines: watched.iter().map(|node| node.machine.name.clone()).collect(),
+            in_turn,
+            pause: if driver.is_emulated() { ASK_EMULATED } else { ASK },
+        }
+    }
+
+    /// Ends when nobody listens any more.
+    fn run(&self, tell: &Sender<Answer>) {
+        while tell.send(self.ask().map_err(|error| error.to_string())).is_ok() {
+            std::thread::sleep(self.pause);
+        }
+    }
+
+    fn ask(&self) -> Result<Told, KubeError> {
+        // Read anew each time: machines that come in turn get their power meanwhile.
+        let on = |name: &String| Some((name.clone(), self.place.power_on(name)?.at));
+        let since: BTreeMap<String, f64> = self.machines.iter().filter_map(on).collect();
+        let unsettled = if self.in_turn { api::unsettled(&self.kube)? } else { BTreeSet::new() };
+        Ok(Told { nodes: api::nodes(&self.kube)?, dns: api::dns(&self.kube, &since)?, unsettled })
     }
 }
 
@@ -198,6 +225,9 @@ pub fn follow(
     let deadline = begun + timeout;
     let mut api_error = None;
     let mut unsettled = None;
+    // Nothing is up before the API says so.
+    let mut dns_error = Some("the API did not say yet".to_owned());
+    let mut said = String::new();
     loop {
         for node in watched.iter_mut() {
             node.look(driver);
@@ -207,6 +237,10 @@ pub fn follow(
                 Ok(told) => {
                     api_error = None;
                     unsettled = Some(told.unsettled);
+                    dns_error = match told.dns {
+                        Dns::Available | Dns::Disabled => None,
+                        Dns::Unavailable(why) => Some(why),
+                    };
                     for node in watched.iter_mut().filter(|n| n.progress.phase != Phase::Waiting) {
                         if let Some(found) = told.nodes.iter().find(|n| n.name == node.machine.name) {
                             node.take(found);
@@ -220,8 +254,13 @@ pub fn follow(
             }
         }
         queue.go_on(watched, unsettled.as_ref(), begun.elapsed(), screen)?;
+        let nodes_are_ready = watched.iter().all(Watched::is_ready);
+        if let Some(why) = dns_error.as_ref().filter(|why| nodes_are_ready && said != **why) {
+            screen.say(&format!("every node is Ready; cluster DNS is not available yet: {why}"));
+            said.clone_from(why);
+        }
         screen.show(watched);
-        let verdict = if watched.iter().all(Watched::is_ready) {
+        let verdict = if nodes_are_ready && dns_error.is_none() {
             Some(Verdict::Ready)
         } else if interrupts.came() {
             Some(Verdict::Interrupted)
@@ -234,8 +273,39 @@ pub fn follow(
         };
         if let Some(verdict) = verdict {
             screen.end();
-            return Ok(Waited { verdict, api_error });
+            return Ok(Waited { verdict, dns_error, api_error });
         }
         std::thread::sleep(LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::up::queue::tests::Silent;
+    use crate::up::turns::Turns;
+
+    fn waited(said: &[Dns]) -> (Verdict, Option<String>) {
+        let (tell, answers) = channel::<Answer>();
+        for dns in said {
+            tell.send(Ok(Told { nodes: Vec::new(), dns: dns.clone(), unsettled: BTreeSet::new() }))
+                .expect("somebody listens");
+        }
+        let (interrupts, mut screen) = (Interrupts::catch(), Screen::silent());
+        let timeout = Duration::from_millis(300);
+        let mut nobody = Queue { turns: Turns::default(), power_on: &|_| Ok(None) };
+        let waited = follow(&mut [], &Silent, &answers, &mut nobody, timeout, &interrupts, &mut screen)
+            .expect("nothing fails");
+        (waited.verdict, waited.dns_error)
+    }
+
+    #[test]
+    fn a_cluster_is_up_when_its_names_are_resolved_and_not_before() {
+        let looping = Dns::Unavailable("CrashLoopBackOff".into());
+        assert_eq!(waited(&[]), (Verdict::TimedOut, Some("the API did not say yet".into())));
+        assert_eq!(waited(&[looping.clone()]), (Verdict::TimedOut, Some("CrashLoopBackOff".into())));
+        assert_eq!(waited(&[looping.clone(), Dns::Available]), (Verdict::Ready, None));
+        assert_eq!(waited(&[Dns::Disabled]), (Verdict::Ready, None));
+        assert_eq!(waited(&[Dns::Available, looping]).0, Verdict::TimedOut);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Fake;
+use super::{Fake, FakeDns};
 use crate::host::Host;
 use crate::kube::{KubeError, Method, Request, Server};
 use crate::room::{self, Peer};
@@ -36,6 +36,10 @@ pub struct ClusterState {
     pub published: Option<BTreeMap<String, String>>,
     /// Labels and annotations that were written on this machine's Node.
     pub node_says: BTreeMap<String, Value>,
+    /// No Node is Ready, as nobody brought a pod network.
+    pub lacks_network: bool,
+    /// `None` before anybody asked for it, or made it.
+    pub dns: Option<FakeDns>,
     leases: BTreeMap<String, Value>,
     version: u64,
 }
@@ -115,6 +119,9 @@ impl Fake {
             return Err(unreachable());
         }
         let name = self.hostname();
+        if let Some(answer) = self.answer_dns(request) {
+            return answer.map_err(status);
+        }
         match request.path {
             "/api/v1/namespaces/kube-system" => {
                 let foreign = self.cluster.borrow().foreign.is_some_and(|ip| server.address.ip() == ip);
@@ -131,6 +138,7 @@ impl Fake {
                 } else if !registered && !self.cluster.borrow().has_old_node {
                     return Err(status(404));
                 }
+                let lacks_network = self.cluster.borrow().lacks_network;
                 let said = &mut self.cluster.borrow_mut().node_says;
                 for kind in ["labels", "annotations"] {
                     for (key, value) in
@@ -145,10 +153,14 @@ impl Fake {
                         .collect::<serde_json::Map<_, _>>()
                         .into()
                 };
-                let ready = if registered { "True" } else { "Unknown" };
+                let ready = match registered {
+                    true if lacks_network => "False",
+                    true => "True",
+                    false => "Unknown",
+                };
                 Ok(json!({
                     "metadata": { "name": name, "labels": of("labels "), "annotations": of("annotations ") },
-                    "status": { "conditions": [{ "type": "Ready", "status": ready }] },
+                    "status": { "conditions": [{ "type": "Ready", "status": ready, "message": "cni: no network" }] },
                 })
                 .to_string())
             }

@@ -131,6 +131,7 @@ impl Fake {
         self.put(CERTIFICATE, "pem");
         self.start_kubelet();
         self.cluster.borrow_mut().is_marked = true;
+        self.make_dns();
         Ok(String::new())
     }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod cluster;
+mod dns;
 mod kubeadm;
 mod programs;
 
@@ -19,6 +20,7 @@ use crate::kube::{Credentials, KubeError, Method, Request, Server};
 use crate::role::types::KubernetesVersion;
 use crate::room::Peer;
 pub use cluster::ClusterState;
+pub use dns::FakeDns;
 
 /// What happens to the effect at which the power is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +97,7 @@ impl Fake {
         let fake = Self { etcd_version: RefCell::new("3.7.0".into()), ..Self::default() };
         for (path, text) in [
             ("/etc/hostname", "localhost\n"),
+            ("/etc/resolv.conf", "nameserver 10.0.0.2\n"),
             ("/etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
             ("/etc/fstab", "/dev/vda2 / ext4 defaults 0 1\n/swap.img none swap sw 0 0\n"),
             ("/proc/swaps", "Filename Type Size Used Priority\n/swap.img file 1048576 0 -2\n"),

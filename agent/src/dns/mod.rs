@@ -1,0 +1,167 @@
+//! Cluster DNS as the API shows it: the Deployment that kubeadm makes of CoreDNS, and its pods.
+
+mod corefile;
+mod spread;
+
+use serde_json::Value;
+
+use crate::kube::KubeError;
+use crate::survey::pod_trouble;
+
+pub use corefile::{has_upstream, without_upstream};
+pub use spread::{Spread, spread};
+
+pub const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/kube-system/deployments/coredns";
+pub const PODS: &str = "/api/v1/namespaces/kube-system/pods?labelSelector=k8s-app%3Dkube-dns";
+pub const COREFILE: &str = "/api/v1/namespaces/kube-system/configmaps/coredns";
+const KUBEADM: &str = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config";
+
+/// What to look at where cluster DNS is not available.
+pub const REMEDY: &str = "`kubectl -n kube-system describe pod -l k8s-app=kube-dns` and `kubectl -n kube-system logs -l k8s-app=kube-dns` say why; without it no pod finds a Service by its name";
+
+/// Whether names are resolved in the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dns {
+    Available,
+    /// kubeadm was told to make none (`dns.disabled`): there is nothing to wait for.
+    Disabled,
+    /// Why not.
+    Unavailable(String),
+}
+
+/// What the API says of it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Answers {
+    pub deployment: Option<Value>,
+    /// kubeadm's ConfigMap; asked for only where there is no Deployment.
+    pub kubeadm: Option<Value>,
+    pub pods: Value,
+}
+
+impl Answers {
+    /// `get` gives `None` for what is not there.
+    pub fn ask(get: impl Fn(&str) -> Result<Option<Value>, KubeError>) -> Result<Self, KubeError> {
+        let deployment = get(DEPLOYMENT)?;
+        let kubeadm = if deployment.is_none() { get(KUBEADM)? } else { None };
+        Ok(Self { deployment, kubeadm, pods: get(PODS)?.unwrap_or_default() })
+    }
+
+    /// Pods that are not about to go.
+    pub fn pods(&self) -> impl Iterator<Item = &Value> {
+        let all = self.pods["items"].as_array().into_iter().flatten();
+        all.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+    }
+
+    /// How many pods there should be.
+    pub fn wanted(&self) -> u64 {
+        // The API puts 1 where nothing is said.
+        self.deployment.as_ref().map_or(0, |deployment| deployment["spec"]["replicas"].as_u64().unwrap_or(1))
+    }
+
+    /// One pod that is ready is enough. Not the Deployment's own condition: it calls a single pod that may be missing
+    /// (`maxUnavailable: 1`) available. `counts`: whether a pod that says that it is ready is believed; after a power cut
+    /// the API shows for a while what was true before.
+    pub fn judge(&self, counts: impl Fn(&Value) -> bool) -> Dns {
+        if self.deployment.is_none() {
+            return if self.kubeadm.as_ref().is_some_and(is_disabled) {
+                Dns::Disabled
+            } else {
+                Dns::Unavailable("there is no Deployment coredns in kube-system".into())
+            };
+        }
+        if self.wanted() == 0 {
+            return Dns::Unavailable("the Deployment coredns is scaled to 0".into());
+        }
+        let mut why: Vec<String> = Vec::new();
+        for pod in self.pods() {
+            match pod_trouble(pod) {
+                None if counts(pod) => return Dns::Available,
+                None => why.push("its pods have not reported since their machines started".into()),
+                Some(trouble) => why.push(trouble),
+            }
+        }
+        why.sort();
+        why.dedup();
+        Dns::Unavailable(if why.is_empty() { "CoreDNS has no pods yet".into() } else { why.join("; ") })
+    }
+}
+
+/// `dns.disabled` of kubeadm's ClusterConfiguration, which kubeadm itself wrote: block style, two spaces a level.
+fn is_disabled(kubeadm: &Value) -> bool {
+    let text = kubeadm["data"]["ClusterConfiguration"].as_str().unwrap_or_default();
+    let of_dns = text.lines().skip_while(|line| line.trim_end() != "dns:").skip(1);
+    of_dns.take_while(|line| line.starts_with(' ')).any(|line| line.trim() == "disabled: true")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn answers(deployment: Option<Value>, pods: &[Value]) -> Answers {
+        Answers { deployment, kubeadm: None, pods: json!({ "items": pods }) }
+    }
+
+    fn pod(ready: bool, state: Value) -> Value {
+        json!({ "metadata": { "name": "coredns-1" }, "status": {
+            "phase": if ready { "Running" } else { "Pending" },
+            "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" } }],
+            "containerStatuses": [{ "ready": ready, "state": state }],
+        } })
+    }
+
+    fn two() -> Option<Value> {
+        Some(json!({ "spec": { "replicas": 2 } }))
+    }
+
+    #[test]
+    fn one_pod_that_is_ready_is_enough_unless_it_speaks_of_the_time_before_a_power_cut() {
+        let good = pod(true, json!({ "running": {} }));
+        let looping = pod(false, json!({ "waiting": { "reason": "CrashLoopBackOff" } }));
+        let both = answers(two(), &[looping.clone(), good]);
+        assert_eq!(both.judge(|_| true), Dns::Available);
+        assert_eq!(
+            both.judge(|_| false),
+            Dns::Unavailable(
+                "CrashLoopBackOff; its pods have not reported since their machines started".into()
+            )
+        );
+        let bad = answers(two(), &[looping.clone(), looping]);
+        assert_eq!(bad.judge(|_| true), Dns::Unavailable("CrashLoopBackOff".into()));
+    }
+
+    #[test]
+    fn a_pod_that_is_about_to_go_does_not_count() {
+        let mut leaving = pod(true, json!({ "running": {} }));
+        leaving["metadata"]["deletionTimestamp"] = "2026-11-29T10:00:00Z".into();
+        assert_eq!(
+            answers(two(), &[leaving]).judge(|_| true),
+            Dns::Unavailable("CoreDNS has no pods yet".into())
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_placed_and_what_is_scaled_away_say_so() {
+        let pending = json!({ "status": { "phase": "Pending", "conditions": [
+            { "type": "PodScheduled", "status": "False", "message": "0/1 nodes are available" }] } });
+        assert_eq!(
+            answers(two(), &[pending]).judge(|_| true),
+            Dns::Unavailable("0/1 nodes are available".into())
+        );
+        let none = answers(Some(json!({ "spec": { "replicas": 0 } })), &[]);
+        assert_eq!(none.judge(|_| true), Dns::Unavailable("the Deployment coredns is scaled to 0".into()));
+    }
+
+    #[test]
+    fn nothing_is_missing_only_where_kubeadm_was_told_to_make_no_dns() {
+        let kubeadm = |text: &str| Answers {
+            kubeadm: Some(json!({ "data": { "ClusterConfiguration": text } })),
+            ..answers(None, &[])
+        };
+        let missing = Dns::Unavailable("there is no Deployment coredns in kube-system".into());
+        assert_eq!(kubeadm("dns:\n  disabled: true\nproxy: {}\n").judge(|_| true), Dns::Disabled);
+        assert_eq!(kubeadm("dns: {}\nproxy:\n  disabled: true\n").judge(|_| true), missing);
+        assert_eq!(kubeadm("dns:\n  imageTag: v1\nproxy:\n  disabled: true\n").judge(|_| true), missing);
+        assert_eq!(answers(None, &[]).judge(|_| true), missing);
+    }
+}
