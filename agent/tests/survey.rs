@@ -192,7 +192,7 @@ fn cluster_dns_that_is_not_available_is_told_once_and_a_part_of_it_by_its_pod() 
     answers.coredns = None;
     dns_pods(&mut answers).for_each(|pod| pod["metadata"]["labels"] = json!({}));
     let config = answers.kubeadm.as_mut().expect("it was recorded");
-    config["data"]["ClusterConfiguration"] = "dns:\n  disabled: true\nkubernetesVersion: v1.20.2\n".into();
+    config["data"]["ClusterConfiguration"] = "dns:\n  disabled: true\nkubernetesVersion: v1.37.2\n".into();
     let survey = judge(&answers);
     assert!(survey.well && survey.to_string().contains("cluster DNS: disabled"), "{survey}");
 }

@@ -303,7 +303,10 @@ mod tests {
     fn a_cluster_is_up_when_its_names_are_resolved_and_not_before() {
         let looping = Dns::Unavailable("CrashLoopBackOff".into());
         assert_eq!(waited(&[]), (Verdict::TimedOut, Some("the API did not say yet".into())));
-        assert_eq!(waited(&[looping.clone()]), (Verdict::TimedOut, Some("CrashLoopBackOff".into())));
+        assert_eq!(
+            waited(std::slice::from_ref(&looping)),
+            (Verdict::TimedOut, Some("CrashLoopBackOff".into()))
+        );
         assert_eq!(waited(&[looping.clone(), Dns::Available]), (Verdict::Ready, None));
         assert_eq!(waited(&[Dns::Disabled]), (Verdict::Ready, None));
         assert_eq!(waited(&[Dns::Available, looping]).0, Verdict::TimedOut);

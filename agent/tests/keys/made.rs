@@ -11,6 +11,7 @@ use kindling::input::Source;
 use kindling::plan::{Action, plan};
 use kindling::preflight::Weight;
 use kindling::role::NodeSpec;
+use kindling::role::etcd_version::EtcdVersion;
 use kindling::role::types::Secret;
 
 use crate::cluster_support::dummies;
@@ -54,7 +55,7 @@ pub fn facts(spec: &NodeSpec, containerd: (u32, u32)) -> Facts {
         docker: true,
         cri_dockerd: true,
         crio: true,
-        etcd: true,
+        etcd: EtcdVersion::read("3.7.0"),
         addons: vec!["flannel".into(), "marked".into()],
         ..Facts::default()
     }

@@ -16,12 +16,12 @@ use kindling::cluster::{Cluster, Secrets, render};
 use kindling::help;
 use kindling::input::Source;
 use kindling::plan::plan;
-use kindling::role::NodeSpec;
 use kindling::role::types::{RuntimeName, Secret};
+use kindling::role::{NEWEST_MINOR, NodeSpec, OLDEST_KUBERNETES};
 use made::{Made, cluster_file, facts};
 use samples::{BASE, WITHOUT_TRACE, head, rows};
 
-const MINORS: std::ops::RangeInclusive<u32> = 32..=37;
+const MINORS: std::ops::RangeInclusive<u32> = OLDEST_KUBERNETES.minor..=NEWEST_MINOR;
 
 /// A runtime, and containerd's version.
 pub type Runtime = (RuntimeName, (u32, u32));

@@ -106,7 +106,7 @@ impl Fake {
             ),
             (Method::Patch, COREFILE, _) => {
                 let body = request.body.cloned().unwrap_or_default();
-                if body["metadata"]["resourceVersion"] != dns.version.to_string() {
+                if body["metadata"]["resourceVersion"] != dns.version.to_string().as_str() {
                     return Some(Err(409));
                 }
                 dns.corefile = body["data"]["Corefile"].as_str().unwrap_or_default().to_owned();
