@@ -16,6 +16,12 @@ check_extras() {
     if [[ $KUBERNETES == dir ]]; then
         for file in "$KUBERNETES_DIR"/debs/*.deb; do [[ ! -e $file ]] || DEBS+=("$file"); done
     fi
+    # reprepro, by which mkosi hands them to apt, passes over a package that lacks one, after minutes.
+    for file in "${DEBS[@]}"; do
+        for word in Package Version Architecture Section Priority; do
+            [[ -n $(dpkg-deb --field "$file" "$word") ]] || die "$file has no $word in its control file, without which it cannot be installed in an image"
+        done
+    done
     if [[ -n ${EXTRA_CA-} ]]; then
         grep -q 'BEGIN CERTIFICATE' "$EXTRA_CA" 2>/dev/null || die "EXTRA_CA=$EXTRA_CA: no file with certificates (PEM)"
         ! grep -q 'PRIVATE KEY' "$EXTRA_CA" || die "EXTRA_CA=$EXTRA_CA holds a private key: it would be in every image"
