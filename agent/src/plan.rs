@@ -357,6 +357,7 @@ fn build_join(spec: &NodeSpec, kubernetes: &Kubernetes, facts: &Facts) -> Join {
         ),
         discovery: FileSpec::secret(DISCOVERY_FILE, render::discovery_kubeconfig(spec, &kubernetes.token)),
         control_plane,
+        kubeadm: environment.kubeadm,
         cri_socket: environment.cri_socket,
     }
 }
