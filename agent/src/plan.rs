@@ -313,6 +313,7 @@ fn environment(spec: &NodeSpec, kubernetes: &Kubernetes, facts: &Facts) -> rende
     render::Environment {
         cri_socket: runtime::socket(kubernetes.runtime).into(),
         container: facts.container.is_some(),
+        runtime: kubernetes.runtime,
         kubeadm,
         deadlines: spec.deadlines,
     }
