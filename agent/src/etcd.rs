@@ -14,6 +14,7 @@ use crate::kube::{Credentials, KubeError, Method, Request, Server};
 use crate::render::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, peer_url};
 use crate::retry::{Attempt, Patience, wait};
 use crate::role::ControlPlaneRole;
+use crate::role::etcd_version::EtcdVersion;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -107,6 +108,14 @@ impl<'a> Etcd<'a> {
     pub fn answers(&self, at: Ipv4Addr) -> Result<(), KubeError> {
         // One key that nobody has; the read goes through the leader (base64 of "kindling").
         self.post(at, "/v3/kv/range", &json!({ "key": "a2luZGxpbmc=", "limit": "1" })).map(|_| ())
+    }
+
+    /// The minor version of the etcd 3 at this address, which it tells also without a quorum.
+    pub fn minor_version(&self, at: Ipv4Addr) -> Result<u32, KubeError> {
+        let server = Server::at(&self.ca, at, ETCD_PEER_PORT);
+        let text = self.host.get(&server, &self.credentials, "/version", TIMEOUT)?;
+        let version = EtcdVersion::of_member(&text).map(|version| version.minor);
+        version.ok_or_else(|| KubeError::Client(format!("{at} tells no version of etcd")))
     }
 
     /// Gives a learner its vote, through the member at `at`; etcd refuses until it has caught up.

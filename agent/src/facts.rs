@@ -16,6 +16,7 @@ use crate::image::Image;
 use crate::role::NodeSpec;
 use crate::role::etcd_version::EtcdVersion;
 use crate::role::types::{KubernetesVersion, MacAddress, RuntimeName};
+use crate::status::{STATUS_FILE, Status};
 
 /// Where the image keeps the manifests of its add-ons, one NAME.yaml each.
 pub const ADDONS_FOLDER: &str = "/usr/share/kindling/addons";
@@ -64,6 +65,8 @@ pub struct Facts {
     pub firewalls: Vec<String>,
     /// kubeadm has begun on this machine: its ports are ours.
     pub kubeadm_began: bool,
+    /// This machine is in the cluster: `kubeadm init` or `join` was completed on it.
+    pub joined: bool,
     /// Kindling has begun on this machine: the load balancer's ports are ours.
     pub kindling_began: bool,
 }
@@ -126,6 +129,8 @@ impl Facts {
         if exists(host, "/proc/sys/net/bridge/bridge-nf-call-iptables") {
             modules.insert("br_netfilter".into());
         }
+        let record: Option<Status> =
+            read_text(host, STATUS_FILE).and_then(|text| serde_json::from_str(&text).ok());
         Self {
             machine_id: read_text(host, "/etc/machine-id")
                 .map(|t| t.trim().to_owned())
@@ -165,9 +170,9 @@ impl Facts {
             .iter()
             .any(|p| exists(host, p))
                 || !host.list(Path::new("/etc/kubernetes/manifests")).unwrap_or_default().is_empty(),
+            joined: record.as_ref().is_some_and(Status::has_joined),
             // A run that ended in preflight has begun nothing.
-            kindling_began: read_text(host, crate::status::STATUS_FILE)
-                .and_then(|text| serde_json::from_str::<crate::status::Status>(&text).ok())
+            kindling_began: record
                 .is_some_and(|status| status.steps.iter().any(|s| s.id != "preflight" && s.begun > 0)),
             ..Self::default()
         }

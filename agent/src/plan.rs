@@ -322,6 +322,7 @@ fn environment(spec: &NodeSpec, kubernetes: &Kubernetes, facts: &Facts) -> rende
     render::Environment {
         cri_socket: runtime::socket(kubernetes.runtime).into(),
         container: facts.container.is_some(),
+        runtime: kubernetes.runtime,
         kubeadm,
         deadlines: spec.deadlines,
     }
@@ -366,6 +367,7 @@ fn build_join(spec: &NodeSpec, kubernetes: &Kubernetes, facts: &Facts) -> Join {
         ),
         discovery: FileSpec::secret(DISCOVERY_FILE, render::discovery_kubeconfig(spec, &kubernetes.token)),
         control_plane,
+        kubeadm: environment.kubeadm,
         cri_socket: environment.cri_socket,
     }
 }

@@ -25,10 +25,10 @@ pub enum Weight {
 /// The first kubelet that refuses cgroup v1 by default (`failCgroupV1`).
 const REFUSES_CGROUP_V1: KubernetesVersion = KubernetesVersion { major: 1, minor: 35, patch: 0 };
 
-/// kubeadm's own minimum for a control plane
-/// (<https://kubernetes.io/docs/setup/production-environment/tools/kubeadm/install-kubeadm/>).
 /// Percent of the disk, `imagefs.available`.
 const IMAGES_NEED: u8 = 15;
+/// kubeadm's own minimum for a control plane
+/// (<https://kubernetes.io/docs/setup/production-environment/tools/kubeadm/install-kubeadm/>).
 const CONTROL_PLANE_CPUS: usize = 2;
 const CONTROL_PLANE_MEMORY_MB: u64 = 1700;
 
@@ -155,6 +155,34 @@ fn software(kubernetes: &Kubernetes, facts: &Facts, found: &mut Vec<Finding>) {
             ),
             "bake the image with a newer Kubernetes",
         ),
+        // The image was updated, or the machine went back to the one before: the cluster is of the role file's version until
+        // an upgrade writes another one there, and nothing here joins or writes manifests.
+        Some(kubeadm)
+            if facts.joined
+                && kubeadm.major == kubernetes.version.major
+                && kubeadm.minor.abs_diff(kubernetes.version.minor) == 1 =>
+        {
+            let (remark, remedy) = if kubeadm > kubernetes.version {
+                (
+                    "its kubelet is newer than the API servers may be, and pods may fail on it",
+                    "upgrade the control planes with `kubeadm upgrade`, then write the new version in cluster.toml; or boot the image of before",
+                )
+            } else {
+                (
+                    "its kubelet goes with the newer API servers, and its kubeadm must not write manifests",
+                    "boot an image with the cluster's version when there is one",
+                )
+            };
+            add(
+                found,
+                Warning,
+                format!(
+                    "this image has Kubernetes {kubeadm}, the cluster's is {}: {remark}",
+                    kubernetes.version
+                ),
+                remedy,
+            );
+        }
         Some(kubeadm)
             if (kubeadm.major, kubeadm.minor) != (kubernetes.version.major, kubernetes.version.minor) =>
         {
@@ -188,7 +216,15 @@ fn software(kubernetes: &Kubernetes, facts: &Facts, found: &mut Vec<Finding>) {
         add(found, Lasting, message, remedy);
     }
     if facts.cgroup_v1 {
-        if kubernetes.version >= REFUSES_CGROUP_V1 {
+        if let Some(container) = &facts.container {
+            // The kubelet is told to run all the same (`failCgroupV1`).
+            add(
+                found,
+                Warning,
+                format!("the host runs cgroup v1: in a {container} container that is the host's to change"),
+                "boot the host with systemd.unified_cgroup_hierarchy=1",
+            );
+        } else if kubernetes.version >= REFUSES_CGROUP_V1 {
             add(
                 found,
                 Lasting,

@@ -217,6 +217,11 @@ impl Moment {
 }
 
 impl Status {
+    /// Whether `kubeadm init` or `join` was completed on the machine of this record.
+    pub fn has_joined(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.id.as_str(), "init" | "join") && step.completed)
+    }
+
     /// Keeps a moment, and forgets the oldest.
     pub fn remember(&mut self, moment: Moment) {
         self.history.push(moment);

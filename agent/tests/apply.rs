@@ -359,6 +359,63 @@ fn preflight_names_everything_at_once_and_nothing_is_changed() {
     assert_eq!(status.steps[0].state, StepState::Failed);
 }
 
+/// An image with another minor version boots on a machine that is in the cluster, as an update and the way back do.
+#[test]
+fn another_minor_version_is_a_warning_where_the_machine_has_joined_and_refused_where_it_has_not() {
+    for (node, image, word) in [
+        ("cp2@v1.36.3", "v1.37.2", "newer than the API servers"),
+        ("w1@v1.36.3", "v1.37.2", "newer than the API servers"),
+        ("cp2@v1.36.3", "v1.35.4", "must not write manifests"),
+        ("w1@v1.36.3", "v1.35.4", "must not write manifests"),
+    ] {
+        let (spec, host) = (spec(node), machine(node));
+        let other = |host: &Fake| Facts { kubeadm: Some(image.parse().unwrap()), ..facts(&spec, host) };
+        let boot = |host: &Fake| {
+            let facts = other(host);
+            apply(&spec, &facts, &plan(&spec, &facts), host, &mut Told::default())
+        };
+        let failure = boot(&host).failure.expect("it has not joined");
+        assert_eq!(
+            failure.cause,
+            format!("this image has kubeadm {image}, the cluster file says Kubernetes v1.36.3")
+        );
+        assert!(!failure.retry && failure.remedy.contains("render again"), "{failure:?}");
+
+        assert_eq!(run(&spec, &host).state, State::Done);
+        host.boot();
+        let efi = "/sys/firmware/efi/efivars/LoaderBootCountPath-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+        host.put(efi, "");
+        let status = boot(&host);
+        assert_eq!(status.state, State::Done, "{node} {image}: {:?}", status.failure);
+        let remark = status.steps[0].detail.clone().unwrap_or_default();
+        assert!(remark.contains(&format!("Kubernetes {image}, the cluster's is v1.36.3")), "{remark}");
+        assert!(remark.contains(word), "{remark}");
+    }
+    // Two are too many for a kubelet beside these API servers, or for the way back.
+    let (spec, host) = (spec("w1@v1.34.4"), machine("w1@v1.34.4"));
+    run(&spec, &host);
+    let facts = Facts { kubeadm: Some("v1.36.3".parse().unwrap()), ..facts(&spec, &host) };
+    let status = apply(&spec, &facts, &plan(&spec, &facts), &host, &mut Told::default());
+    assert_eq!(status.failure.map(|failure| failure.step).as_deref(), Some("preflight"));
+}
+
+#[test]
+fn cgroup_v1_is_the_hosts_in_a_system_container_and_refused_elsewhere() {
+    for (node, container, refused) in
+        [("w1@v1.34.4", false, false), ("w1@v1.35.4", false, true), ("w1", false, true), ("w1", true, false)]
+    {
+        let (spec, host) = (spec(node), machine(node));
+        let mut facts = facts(&spec, &host);
+        facts.cgroup_v1 = true;
+        facts.modules = ["overlay".into(), "br_netfilter".into()].into();
+        facts.container = container.then(|| "systemd-nspawn".to_owned());
+        let status = apply(&spec, &facts, &plan(&spec, &facts), &host, &mut Told::default());
+        let told = status.steps[0].detail.clone().unwrap_or_default();
+        assert!(told.contains("cgroup v1"), "{node} {container}: {told}");
+        assert_eq!(status.state == State::Failed, refused, "{node} {container}: {:?}", status.failure);
+    }
+}
+
 #[test]
 fn no_secret_reaches_the_record_or_the_plan() {
     for node in NODES {

@@ -112,6 +112,73 @@ fn a_kubelet_that_was_started_again_before_its_certificate_was_signed_gets_its_t
     }
 }
 
+/// kubeadm would start an etcd of its own version beside the others'.
+#[test]
+fn a_control_plane_of_another_minor_version_than_the_clusters_does_not_join() {
+    for (name, cluster) in [("cp2", "v1.36.3"), ("cp2@v1.36.3", "v1.37.2"), ("w1", "v1.36.3")] {
+        let (spec, host) = (spec(name), machine(name));
+        host.cluster.borrow_mut().kubernetes = Some(cluster.parse().unwrap());
+        let failure = run(&spec, &host).failure.expect("it must fail");
+        assert!(
+            failure
+                .cause
+                .starts_with(&format!("the cluster is of Kubernetes {cluster}, this image has v1.3"))
+                && !failure.retry,
+            "{name}: {failure:?}"
+        );
+        assert!(!host.log.borrow().iter().any(|line| line.starts_with("run kubeadm")), "{name}");
+    }
+    // A kubelet may be older than the API servers.
+    let (spec, host) = (spec("w1@v1.36.3"), machine("w1@v1.36.3"));
+    host.cluster.borrow_mut().kubernetes = Some("v1.37.2".parse().unwrap());
+    assert_eq!(run(&spec, &host).state, State::Done);
+}
+
+/// A control plane whose etcd manifest the power cut took with it, and whose data is there.
+fn without_its_manifest(name: &str) -> kindling::host::fake::Fake {
+    let host = machine(name);
+    assert_eq!(run(&spec(name), &host).state, State::Done);
+    host.put("/var/lib/kindling/joining", "prepared\n");
+    for path in ["/var/lib/kindling/status.json", "/etc/kubernetes/manifests/etcd.yaml"] {
+        host.disk.borrow_mut().files.remove(std::path::Path::new(path));
+    }
+    // What was scrubbed at the end is there in the middle.
+    host.put("/etc/kindling/kubeadm.yaml", "controlPlane:\n");
+    host.log.borrow_mut().clear();
+    host
+}
+
+#[test]
+fn a_lost_etcd_manifest_is_written_again_by_a_kubeadm_of_the_clusters_version_alone() {
+    let name = "cp2@v1.36.3";
+    let host = without_its_manifest(name);
+    // The two members have no quorum without this one, so the API is silent; the other member says its version.
+    let (status, told) = run_told(&spec(name), &host);
+    assert_eq!(status.state, State::Done, "{:?}", status.failure);
+    assert!(told.0.iter().any(|line| line.contains("its manifest was lost")), "{:?}", told.0);
+    let manifest = host.text("/etc/kubernetes/manifests/etcd.yaml").unwrap();
+    assert!(manifest.contains("cp1=https://10.0.0.11:2380,cp2=https://10.0.0.12:2380"), "{manifest}");
+    assert!(manifest.contains("--initial-cluster-state=existing"), "{manifest}");
+
+    // The cluster was upgraded, and this machine went back to the slot before.
+    for members in [2, 3] {
+        let host = without_its_manifest(name);
+        host.cluster.borrow_mut().kubernetes = Some("v1.37.2".parse().unwrap());
+        if members == 3 {
+            host.cluster.borrow_mut().members.push(("cp3".into(), "https://10.0.0.13:2380".into()));
+        }
+        let failure = run(&spec(name), &host).failure.expect("it must fail");
+        let cause = if members == 3 {
+            "the cluster is of Kubernetes v1.37.2"
+        } else {
+            "the other etcd members are of version 3.7"
+        };
+        assert!(failure.cause.starts_with(cause) && !failure.retry, "{failure:?}");
+        assert_eq!(host.text("/etc/kubernetes/manifests/etcd.yaml"), None);
+        assert!(!host.log.borrow().iter().any(|line| line.contains("init phase etcd")));
+    }
+}
+
 /// Only what this version knows is run, and each phase once.
 #[test]
 fn every_kubeadm_is_asked_for_phases_that_it_knows() {

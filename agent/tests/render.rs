@@ -38,6 +38,7 @@ fn environment(spec: &NodeSpec, container: bool) -> Environment {
     Environment {
         cri_socket: runtime::socket(kubernetes.runtime).into(),
         container,
+        runtime: kubernetes.runtime,
         kubeadm: kubernetes.version,
         deadlines: spec.deadlines,
     }
@@ -328,6 +329,90 @@ fn the_real_kubeadm_knows_every_key_and_keeps_what_was_written() {
                 assert!(understood.contains(part), "{what}{part} is lost:\n{understood}");
             }
         }
+    }
+}
+
+/// The first control plane of a cluster of this version and runtime.
+fn first(version: &str, runtime: &str) -> NodeSpec {
+    let text = fs::read_to_string(data().join("external/role.toml")).unwrap();
+    let text = text
+        .replace("kubernetes = \"v1.34.4\"", &format!("kubernetes = \"{version}\""))
+        .replace("runtime = \"containerd\"", &format!("runtime = \"{runtime}\""));
+    NodeSpec::parse(Source::new("role.toml", text)).unwrap_or_else(|report| panic!("{report}")).0
+}
+
+fn init(spec: &NodeSpec, container: bool) -> String {
+    kubeadm(spec, container).into_iter().find(|(name, _)| *name == "kubeadm-init").unwrap().1
+}
+
+/// A kubelet that does not know a gate does not start.
+#[test]
+fn only_kubelets_of_docker_that_know_the_gate_are_told_to_leave_the_new_way_of_exec() {
+    for (version, runtime, told) in [
+        ("v1.32.3", "docker", false),
+        ("v1.35.4", "docker", false),
+        ("v1.36.3", "docker", true),
+        ("v1.37.2", "docker", true),
+        ("v1.37.2", "containerd", false),
+        ("v1.37.2", "crio", false),
+    ] {
+        let text = init(&first(version, runtime), false);
+        let gate = "featureGates:\n  ExtendWebSocketsToKubelet: false\n";
+        assert_eq!(text.contains(gate), told, "{version} {runtime}:\n{text}");
+    }
+}
+
+#[test]
+fn cgroup_v1_is_allowed_in_system_containers_alone() {
+    for version in ["v1.32.3", "v1.34.4", "v1.37.2"] {
+        let spec = first(version, "containerd");
+        assert!(init(&spec, true).contains("\nfailCgroupV1: false\n"), "{version}");
+        assert!(!init(&spec, false).contains("failCgroupV1"), "{version}");
+    }
+}
+
+/// Up to 1.35 kubeadm mounts the folder of FlexVolume drivers, and its default cannot be made in a read-only /usr.
+#[test]
+fn the_controller_manager_has_a_folder_for_drivers_as_long_as_kubeadm_mounts_one() {
+    for (version, told) in [("v1.32.3", true), ("v1.35.4", true), ("v1.36.3", false), ("v1.37.2", false)] {
+        let text = init(&first(version, "containerd"), false);
+        assert_eq!(text.contains("flex-volume-plugin-dir"), told, "{version}:\n{text}");
+    }
+}
+
+#[test]
+fn kubeadms_patience_is_never_below_what_a_first_start_takes_nor_long_with_etcd() {
+    let timeouts = |kubeadm: u64| {
+        let mut spec = first("v1.37.2", "containerd");
+        spec.deadlines.kubeadm = kubeadm;
+        let text = init(&spec, false);
+        let of = |key: &str| {
+            let line =
+                text.lines().find_map(|line| line.trim().strip_prefix(key)).expect("the key").to_owned();
+            line.trim_matches([':', ' ', '"', 's']).parse::<u64>().expect("seconds")
+        };
+        [of("controlPlaneComponentHealthCheck"), of("kubernetesAPICall"), of("etcdAPICall"), of("discovery")]
+    };
+    assert_eq!(timeouts(900), [450, 300, 120, 300]);
+    assert_eq!(timeouts(300), [240, 240, 100, 100]);
+    assert_eq!(timeouts(3600), [1800, 1200, 120, 1200]);
+}
+
+#[test]
+fn the_sandbox_image_goes_by_the_version_where_kubeadm_could_not_be_asked() {
+    for (version, image) in [
+        ("v1.32.3", "registry.k8s.io/pause:3.10\""),
+        ("v1.33.0", "registry.k8s.io/pause:3.10\""),
+        ("v1.34.4", "registry.k8s.io/pause:3.10.1\""),
+        ("v1.35.4", "registry.k8s.io/pause:3.10.1\""),
+        ("v1.36.3", "registry.k8s.io/pause:3.10.2\""),
+        ("v1.37.2", "registry.k8s.io/pause:3.10.2\""),
+    ] {
+        let spec = first(version, "containerd");
+        let facts = kindling::facts::Facts { containerd: Some((1, 7)), ..Default::default() };
+        let steps = runtime::steps(spec.kubernetes().unwrap(), &facts);
+        let files = steps.iter().flat_map(|step| step.files());
+        assert!(files.into_iter().any(|file| file.content.contains(image)), "{version}");
     }
 }
 

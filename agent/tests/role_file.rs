@@ -135,3 +135,21 @@ fn a_role_without_what_it_needs() {
     assert!(seen.contains("token: missing: a control-plane needs it"), "{seen}");
     assert!(seen.contains("control_plane: missing: a control-plane needs it"), "{seen}");
 }
+
+/// It may have been rendered by another kindling than the one in the image.
+#[test]
+fn flags_that_stop_a_component_of_this_version() {
+    let text = role_file("cp1").replace(
+        "[control_plane]\n",
+        "[control_plane]\netcd_args = { experimental-initial-corrupt-check = \"true\" }\n\
+         api_server_args = { feature-gates = \"SidecarContainers=true\" }\n",
+    );
+    let told = report("flags", Some(&text), 0o600);
+    for part in [
+        "error: control_plane.api_server_args.feature-gates: the feature gate SidecarContainers went away with v1.37",
+        "error: control_plane.etcd_args.experimental-initial-corrupt-check: etcd 3.7, which kubeadm v1.37.2 starts",
+        "remedy: write feature-gates = \"InitialCorruptCheck=true\" instead",
+    ] {
+        assert!(told.contains(part), "{part} is not in:\n{told}");
+    }
+}

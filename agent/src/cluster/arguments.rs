@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::input::Section;
+use crate::role::components::{Component, Objection, objections};
+use crate::role::types::KubernetesVersion;
 
 /// What kubeadm gives the API server so that nodes, etcd and the components find and trust one another
 /// (kubeadm's cmd/kubeadm/app/phases/controlplane/manifests.go). A flag of `extraArgs` would replace it.
@@ -77,27 +79,31 @@ const MEMBERS: [&str; 18] = [
 /// What is wrong with a flag, and the remedy.
 type Refusal = (&'static str, &'static str);
 
-pub fn api_server(s: Section<'_, '_>) -> BTreeMap<String, String> {
-    whole(s, refused_by_api_server)
-}
-
-pub fn controller_manager(s: Section<'_, '_>) -> BTreeMap<String, String> {
-    whole(s, refused_by_controller_manager)
-}
-
-pub fn scheduler(s: Section<'_, '_>) -> BTreeMap<String, String> {
-    whole(s, refused_by_scheduler)
-}
-
-fn whole(mut s: Section<'_, '_>, refused: fn(&str) -> Option<Refusal>) -> BTreeMap<String, String> {
+/// The flags of a component of this version, if the version could be read.
+pub fn flags(
+    component: Component,
+    version: Option<KubernetesVersion>,
+    mut s: Section<'_, '_>,
+) -> BTreeMap<String, String> {
+    let refused = match component {
+        Component::ApiServer => refused_by_api_server,
+        Component::ControllerManager => refused_by_controller_manager,
+        Component::Scheduler => refused_by_scheduler,
+        Component::Etcd => refused_by_etcd,
+    };
     let arguments = read(&mut s, refused);
-    s.finish();
-    arguments
-}
-
-pub fn etcd(mut s: Section<'_, '_>) -> BTreeMap<String, String> {
-    let arguments = read(&mut s, refused_by_etcd);
-    refuse_short_elections(&s, &arguments);
+    if component == Component::Etcd {
+        refuse_short_elections(&s, &arguments);
+    }
+    for Objection { flag, message, remedy, stops } in
+        version.map_or_else(Vec::new, |version| objections(component, &arguments, version))
+    {
+        if stops {
+            s.error(&flag, message, remedy);
+        } else {
+            s.warning(&flag, message, remedy);
+        }
+    }
     s.finish();
     arguments
 }

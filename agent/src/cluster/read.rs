@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 pub use super::draft::{At, Draft, EndpointDraft, NetworkDraft, NodeDraft, VrrpDraft};
 use super::{Cluster, STATS_PORT, arguments, check, labels, placement};
 use crate::input::{Problem, Report, Section, Source};
+use crate::role::components::Component;
 use crate::role::file::{Deadlines, Registry};
 use crate::role::types::*;
 use crate::runtime::host_of;
@@ -47,10 +48,16 @@ fn must<T: DeserializeOwned>(s: &mut Section<'_, '_>, key: &str, remedy: &str) -
 }
 
 fn draft(root: &mut Section<'_, '_>) -> Draft {
+    let file_version = root.required("version", "write version = 1 as the first line");
+    let name = must(root, "name", "name the cluster: it becomes a part of file and machine names");
+    let kubernetes: Option<At<KubernetesVersion>> =
+        must(root, "kubernetes", "write the version that is baked into the image, as in v1.37.2");
+    let version = kubernetes.as_ref().map(|at| at.value);
+    let flags = |component| move |section: Section<'_, '_>| arguments::flags(component, version, section);
     let draft = Draft {
-        version: root.required("version", "write version = 1 as the first line"),
-        name: must(root, "name", "name the cluster: it becomes a part of file and machine names"),
-        kubernetes: must(root, "kubernetes", "write the version that is baked into the image, as in v1.37.2"),
+        version: file_version,
+        name,
+        kubernetes,
         runtime: at(root, "runtime", "write \"containerd\", \"docker\" or \"crio\""),
         pods: at(root, "pods", "write a network that is used nowhere else, as in 10.244.0.0/16"),
         services: at(root, "services", "write a network that is used nowhere else, as in 10.96.0.0/12"),
@@ -60,10 +67,12 @@ fn draft(root: &mut Section<'_, '_>) -> Draft {
         addons: root.optional("addons", "write a list of names, as in [\"flannel\"], or [] for none"),
         token_ttl_hours: root.optional("token_ttl_hours", "write whole hours; 0 means for ever"),
         cert_sans: root.optional("cert_sans", "write a list of host names and addresses"),
-        api_server_args: root.section("api_server_args").map(arguments::api_server),
-        controller_manager_args: root.section("controller_manager_args").map(arguments::controller_manager),
-        scheduler_args: root.section("scheduler_args").map(arguments::scheduler),
-        etcd_args: root.section("etcd_args").map(arguments::etcd),
+        api_server_args: root.section("api_server_args").map(flags(Component::ApiServer)),
+        controller_manager_args: root
+            .section("controller_manager_args")
+            .map(flags(Component::ControllerManager)),
+        scheduler_args: root.section("scheduler_args").map(flags(Component::Scheduler)),
+        etcd_args: root.section("etcd_args").map(flags(Component::Etcd)),
         endpoint: root
             .required_section("endpoint", "say in [endpoint] where the API answers: by, vip, host")
             .map(read_endpoint),

@@ -1,5 +1,6 @@
 //! The one narrow trait that all effects on a node stand behind.
 
+mod complaint;
 pub mod fake;
 pub mod link;
 pub mod linux;
@@ -11,6 +12,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use time::OffsetDateTime;
+
+pub use complaint::complaint;
 
 use crate::kube::{Credentials, KubeError, Request, Server};
 
@@ -83,14 +86,10 @@ impl CommandError {
     }
 }
 
-/// The last lines that a failed command printed: where programs say why.
+/// What a failed command said was wrong, behind a colon.
 fn tail(output: &Output) -> String {
-    let text = if output.stderr.trim().is_empty() { &output.stdout } else { &output.stderr };
-    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
-    if lines.is_empty() {
-        return String::new();
-    }
-    format!(": {}", lines[lines.len().saturating_sub(8)..].join("\n"))
+    let said = complaint(output);
+    if said.is_empty() { said } else { format!(": {said}") }
 }
 
 /// One moment by both clocks of a machine.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::API_PORT;
 use super::etcd::client_url;
 use super::yaml::{Map, Yaml, documents};
-use crate::role::types::KubernetesVersion;
+use crate::role::types::{KubernetesVersion, RuntimeName};
 use crate::role::{ControlPlaneRole, Deadlines, Kubernetes, NodeSpec};
 
 /// The only API that every supported kubeadm reads: it came with 1.31, and 1.37 reads no older one.
@@ -30,6 +30,8 @@ pub struct Environment {
     pub cri_socket: String,
     /// The node runs in a system container, whose kernel and swap are the host's.
     pub container: bool,
+    /// The whole cluster's.
+    pub runtime: RuntimeName,
     pub kubeadm: KubernetesVersion,
     pub deadlines: Deadlines,
 }
@@ -161,6 +163,16 @@ fn kubelet_configuration(env: &Environment) -> Map {
         .with("cgroupDriver", "systemd")
         .with("volumePluginDir", VOLUME_PLUGINS)
         .with_some("failSwapOn", env.container.then_some(false))
+        // The host's to choose, as its swap is. From 1.35 on a kubelet refuses cgroup v1 by default.
+        .with_some("failCgroupV1", env.container.then_some(false))
+        .with_some("featureGates", feature_gates(env))
+}
+
+/// cri-dockerd answers exec and attach with a URL without a scheme, which the kubelet's way of 1.36 and newer takes for
+/// https (Mirantis/cri-dockerd#569). An older kubelet does not know the gate, and would not start.
+fn feature_gates(env: &Environment) -> Option<Map> {
+    (env.runtime == RuntimeName::Docker && env.kubeadm.minor >= 36)
+        .then(|| Map::new().with("ExtendWebSocketsToKubelet", false))
 }
 
 fn kube_proxy_configuration(kubernetes: &Kubernetes, env: &Environment) -> Map {
@@ -218,18 +230,28 @@ fn registration(spec: &NodeSpec, kubernetes: &Kubernetes, env: &Environment) -> 
 /// below kubeadm's default.
 fn timeouts(env: &Environment) -> Map {
     Map::new()
-        .with("controlPlaneComponentHealthCheck", half(env))
-        .with("discovery", third(env))
-        .with("etcdAPICall", third(env))
-        .with("kubeletHealthCheck", third(env))
-        .with("kubernetesAPICall", third(env))
-        .with("tlsBootstrap", third(env))
+        // Also the startupProbe of each static pod, which kubeadm's upgrade must find as it is here.
+        .with("controlPlaneComponentHealthCheck", seconds(half(env).max(FOUR_MINUTES)))
+        .with("discovery", seconds(third(env)))
+        // kubeadm's default at most: an endpoint that is away costs it whole, and an upgrade tries ten times.
+        .with("etcdAPICall", seconds(third(env).min(120)))
+        .with("kubeletHealthCheck", seconds(third(env)))
+        // From 1.36.1 on the first API server's start, too.
+        .with("kubernetesAPICall", seconds(third(env).max(FOUR_MINUTES)))
+        .with("tlsBootstrap", seconds(third(env)))
 }
 
-fn half(env: &Environment) -> String {
-    format!("{}s", (env.deadlines.kubeadm / 2).max(1))
+/// kubeadm's default for a component of the control plane to come up.
+const FOUR_MINUTES: u64 = 240;
+
+fn half(env: &Environment) -> u64 {
+    (env.deadlines.kubeadm / 2).max(1)
 }
 
-fn third(env: &Environment) -> String {
-    format!("{}s", (env.deadlines.kubeadm / 3).max(1))
+fn third(env: &Environment) -> u64 {
+    (env.deadlines.kubeadm / 3).max(1)
+}
+
+fn seconds(seconds: u64) -> String {
+    format!("{seconds}s")
 }

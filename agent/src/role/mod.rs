@@ -1,6 +1,7 @@
 //! Role file -> node spec: what is read is checked as a whole, and the result is a new type, so that
 //! nothing can be planned from a file that was not validated.
 
+pub mod components;
 pub mod etcd_version;
 pub mod file;
 mod moment;

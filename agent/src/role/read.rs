@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use super::components::{Component, objections};
 use super::types::*;
 use super::*;
 use crate::host::{Host, read_text};
@@ -117,6 +118,16 @@ impl NodeSpec {
                 ),
                 "choose a newer version in cluster.toml and bake an image with it",
             );
+        }
+        for (key, component, flags) in own_flags(&file) {
+            for objection in objections(component, flags, file.kubernetes) {
+                let (key, message) = (format!("{key}.{}", objection.flag), objection.message);
+                if objection.stops {
+                    findings.error(&key, at(&objection.flag), message, objection.remedy);
+                } else {
+                    findings.warning(&key, at(&objection.flag), message, objection.remedy);
+                }
+            }
         }
         if file.hosts.get(&file.name) != Some(&file.network.address.ip()) {
             findings.error(
@@ -281,6 +292,25 @@ impl NodeSpec {
             scrubbed: file.scrubbed,
         })
     }
+}
+
+/// The operator's flags for components of this machine, with the key of their table.
+fn own_flags(file: &RoleFile) -> Vec<(&'static str, Component, &BTreeMap<String, String>)> {
+    let mut all = Vec::new();
+    if let Some(own) = &file.control_plane {
+        all.extend([
+            ("control_plane.api_server_args", Component::ApiServer, &own.api_server_args),
+            (
+                "control_plane.controller_manager_args",
+                Component::ControllerManager,
+                &own.controller_manager_args,
+            ),
+            ("control_plane.scheduler_args", Component::Scheduler, &own.scheduler_args),
+            ("control_plane.etcd_args", Component::Etcd, &own.etcd_args),
+        ]);
+    }
+    all.extend(file.etcd.iter().map(|etcd| ("etcd.args", Component::Etcd, &etcd.args)));
+    all
 }
 
 /// Where the last part of a dotted key stands at the start of a line: a role file has one key a line.

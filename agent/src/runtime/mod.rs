@@ -25,9 +25,20 @@ pub fn socket(runtime: RuntimeName) -> &'static str {
     }
 }
 
+/// The sandbox image that kubeadm of this version wants (its constants.PauseVersion), where it could not be asked.
+fn pause_image(kubernetes: &Kubernetes) -> String {
+    let tag = match kubernetes.version.minor {
+        ..34 => "3.10",
+        34..36 => "3.10.1",
+        _ => "3.10.2",
+    };
+    format!("{}/pause:{tag}", kubernetes.image_repository.as_deref().unwrap_or("registry.k8s.io"))
+}
+
 /// From a machine that has the programs to one whose runtime the kubelet can use.
 pub fn steps(kubernetes: &Kubernetes, facts: &Facts) -> Vec<Step> {
-    let pause = facts.pause_image.as_deref().unwrap_or("registry.k8s.io/pause:3.10");
+    let pause = facts.pause_image.clone().unwrap_or_else(|| pause_image(kubernetes));
+    let pause = pause.as_str();
     let mut steps = match kubernetes.runtime {
         RuntimeName::Containerd => containerd::steps(kubernetes, facts, pause),
         RuntimeName::Docker => docker::steps(kubernetes, pause),

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::kubeadm::{JoinPhases, Part};
-use super::{Context, Found, files, kubeadm, member, stale};
+use super::{Context, Found, cluster_version, files, kubeadm, member, stale};
 use crate::error::StepError;
 use crate::host::{Command, Host, date, exists, read_text};
 use crate::kube::{Credentials, KubeError, Server};
 use crate::plan::FileSpec;
 use crate::retry::{Attempt, Patience, wait};
-use crate::role::types::Secret;
+use crate::role::types::{KubernetesVersion, Secret};
 use crate::role::{Kubernetes, NodeSpec};
 
 /// How far the join on this disk has come: a word of [`Stage`]. Written before the first `kubeadm join`, so what
@@ -49,6 +49,8 @@ pub struct Join {
     pub config: FileSpec,
     pub discovery: FileSpec,
     pub cri_socket: String,
+    /// In the image.
+    pub kubeadm: KubernetesVersion,
     /// Of a control plane.
     pub control_plane: Option<JoinControlPlane>,
 }
@@ -117,7 +119,7 @@ impl Join {
         let phases = &control_plane.phases;
         if let Some(etcd) = &control_plane.etcd {
             if before < Some(Stage::Member) {
-                member::join(cx, etcd, &phases.etcd)?;
+                member::join(cx, etcd, &phases.etcd, self.kubeadm)?;
                 cx.host.sync();
                 set_stage(cx.host, Stage::Member)?;
             }
@@ -147,7 +149,7 @@ impl Join {
                 return self.finish_kubelet(cx);
             }
         }
-        wait_for_cluster(cx)?;
+        wait_for_cluster(cx, self.kubeadm)?;
         if !began {
             stale::wait_until_gone(cx)?;
         }
@@ -230,7 +232,7 @@ fn bootstrap(cx: &mut Context<'_>, file: &FileSpec, wait: &Part) -> Result<(), S
 
 /// Waits until the bootstrap token can read `kubeadm-config`: then the API answers, the token is known
 /// and the cluster's configuration is there. `/readyz` alone passes too early.
-fn wait_for_cluster(cx: &mut Context<'_>) -> Result<(), StepError> {
+fn wait_for_cluster(cx: &mut Context<'_>, version: KubernetesVersion) -> Result<(), StepError> {
     let spec = cx.spec;
     let host = cx.host;
     let kubernetes = spec.kubernetes().expect("only Kubernetes nodes join");
@@ -259,9 +261,15 @@ fn wait_for_cluster(cx: &mut Context<'_>) -> Result<(), StepError> {
             let mut silent = true;
             for server in servers {
                 let credentials = Credentials::Bearer(Secret::new(token.expose()));
-                let path = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config";
-                match host.get(&server, &credentials, path, Duration::from_secs(10)) {
-                    Ok(_) => return Attempt::Ready(()),
+                match host.get(&server, &credentials, cluster_version::PATH, Duration::from_secs(10)) {
+                    Ok(text) => {
+                        let config = serde_json::from_str(&text).unwrap_or_default();
+                        let cluster = cluster_version::noted(&config);
+                        let control_plane = spec.control_plane().is_some();
+                        let refusal =
+                            cluster.and_then(|v| cluster_version::refusal(version, v, control_plane));
+                        return refusal.map_or(Attempt::Ready(()), Attempt::Never);
+                    }
                     Err(error) if error.status() == Some(401) => {
                         silent = false;
                         let lost = UnknownToken::of(host, spec, kubernetes);

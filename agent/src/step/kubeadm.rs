@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Context, last_words};
 use crate::error::StepError;
-use crate::host::{Command, CommandError, Host, exists, read_text};
+use crate::host::{Command, CommandError, Host, complaint, exists, read_text};
 use crate::kube::Server;
 use crate::role::NodeSpec;
 use crate::role::types::{HostOrAddress, KubernetesVersion};
@@ -179,8 +179,19 @@ fn run_watched(
             _ => format!("{LOG_FILE} has kubeadm's output; `journalctl -b -u kubelet` and `crictl ps -a` say what the kubelet did"),
         };
         let why = last_words::of_control_plane(cx.host);
-        StepError::passing(cx.spec.mask(&format!("{error}{why}")), remedy)
+        StepError::passing(cx.spec.mask(&told(&error, what, &why)), remedy)
     })
+}
+
+/// kubeadm's own error first, then the component that ended, last how kubeadm was called.
+fn told(error: &CommandError, what: &str, why: &str) -> String {
+    match error {
+        CommandError::Failed { status, output, .. } => match complaint(output) {
+            said if said.is_empty() => format!("kubeadm {what} failed without a word ({status}){why}"),
+            said => format!("{said}{why} (kubeadm {what}: {status})"),
+        },
+        other => format!("{other}{why}"),
+    }
 }
 
 /// Certificates that kubeadm issues, under /etc/kubernetes/pki: each a pair of .crt and .key.
@@ -265,5 +276,55 @@ pub fn endpoint_servers(host: &dyn Host, spec: &NodeSpec) -> Result<Vec<Server>,
                 })
                 .collect())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Output;
+
+    #[test]
+    fn the_cause_is_kubeadms_error_and_how_it_was_called_comes_last() {
+        let failed = |stderr: &str| CommandError::Failed {
+            command: "kubeadm join --config /etc/kindling/kubeadm.yaml --skip-phases=preflight".into(),
+            status: "exit status: 1".into(),
+            output: Output {
+                stdout: "[preflight] Running pre-flight checks\n".into(),
+                stderr: stderr.into(),
+            },
+        };
+        let error = failed(
+            "\t[WARNING Swap]: swap is on\nerror: error execution phase etcd-join: etcd cluster is not healthy\n\
+             To see the stack trace of this error execute with --v=5 or higher\n",
+        );
+        assert_eq!(
+            told(&error, "etcd-join", "; etcd ended, and said last: no space"),
+            "error execution phase etcd-join: etcd cluster is not healthy; etcd ended, and said last: no space \
+             (kubeadm etcd-join: exit status: 1)"
+        );
+        let late =
+            CommandError::Timeout { command: "kubeadm init".into(), seconds: 9, output: Output::default() };
+        assert_eq!(told(&late, "init", ""), "`kubeadm init` did not end within 9 s");
+    }
+
+    #[test]
+    fn each_version_is_cut_where_only_one_machine_may_go_on() {
+        let of = |minor| JoinPhases::of(KubernetesVersion { major: 1, minor, patch: 0 });
+        for minor in [32, 33, 34, 36, 37] {
+            let phases = of(minor);
+            assert_eq!(
+                phases.first.skipped,
+                "check-etcd,etcd-join,kubelet-wait-bootstrap,control-plane-join,wait-control-plane"
+            );
+            assert_eq!(phases.kubelet.is_some(), minor > 32, "1.{minor}");
+            // 1.36 does not know the name.
+            let all = [&phases.first, &phases.etcd, &phases.mark].map(|part| part.skipped.clone()).join(",");
+            assert_eq!(all.contains("control-plane-join/etcd"), minor == 32, "1.{minor}: {all}");
+        }
+        assert_eq!(
+            of(34).etcd.skipped,
+            "preflight,control-plane-prepare,check-etcd,kubelet-start,kubelet-wait-bootstrap,control-plane-join,wait-control-plane"
+        );
     }
 }

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
+use super::cluster_version::may_write_etcd;
 use super::join::JoinEtcd;
 use super::kubeadm::Part;
 use super::{Context, files, kubeadm, last_words};
@@ -19,6 +20,7 @@ use crate::kube::KubeError;
 use crate::lease::{self, Lock};
 use crate::retry::{Attempt, Patience, wait};
 use crate::role::NodeSpec;
+use crate::role::types::KubernetesVersion;
 
 const DATA: &str = "/var/lib/etcd";
 /// How often a member of ours was removed again, a line each.
@@ -26,7 +28,12 @@ const REMOVED: &str = "/var/lib/kindling/etcd-removed";
 const MOST_REMOVALS: usize = 3;
 
 /// Adds this machine's etcd member, or completes what an interrupted run had begun, and waits until it runs.
-pub fn join(cx: &mut Context<'_>, join: &JoinEtcd, part: &Part) -> Result<(), StepError> {
+pub fn join(
+    cx: &mut Context<'_>,
+    join: &JoinEtcd,
+    part: &Part,
+    version: KubernetesVersion,
+) -> Result<(), StepError> {
     let (host, spec) = (cx.host, cx.spec);
     let role = spec.control_plane().expect("only control planes have etcd members");
     let etcd = Etcd::of_control_plane(host, role)?;
@@ -34,17 +41,19 @@ pub fn join(cx: &mut Context<'_>, join: &JoinEtcd, part: &Part) -> Result<(), St
         return wait_until_it_runs(cx, &etcd, None);
     }
     remove(host, kubeadm::ETCD_MANIFEST)?;
+    let access = Access::new(host, spec, role)?;
     if let Some(members) = has_data(cx, &etcd)? {
+        may_write_etcd(cx, &access, &etcd, version, None)?;
         (cx.waiting)(
             "the etcd member's data is here, and its manifest was lost with the power: writing it again",
         );
         write_manifest(cx, join, &members)?;
         return wait_until_it_runs(cx, &etcd, None);
     }
-    let access = Access::new(host, spec, role)?;
     let deadline = spec.deadlines.cluster;
     let lock = lease::acquire(&access, lease::ETCD_JOIN, spec.name.as_str(), deadline, cx.waiting)?;
-    let result = add(cx, &etcd, part, &lock);
+    let result =
+        may_write_etcd(cx, &access, &etcd, version, Some(&lock)).and_then(|()| add(cx, &etcd, part, &lock));
     lock.release();
     result
 }

@@ -3,6 +3,7 @@
 pub mod addons;
 pub mod certificates;
 pub mod clock;
+pub mod cluster_version;
 pub mod dns;
 pub mod etcd;
 pub mod etcd_health;

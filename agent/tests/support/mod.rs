@@ -94,6 +94,7 @@ pub fn facts(spec: &NodeSpec, host: &Fake) -> Facts {
         etcd: EtcdVersion::read("3.7.0"),
         addons: vec!["flannel".into()],
         kindling_began: earlier(host).is_some(),
+        joined: earlier(host).is_some_and(|status| status.has_joined()),
         ..Facts::default()
     }
 }

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use super::{Fake, FakeDns};
 use crate::host::Host;
 use crate::kube::{KubeError, Method, Request, Server};
+use crate::role::components::etcd_minor;
+use crate::role::types::KubernetesVersion;
 use crate::room::{self, Peer};
 
 #[derive(Debug, Clone, Default)]
@@ -18,6 +20,8 @@ pub struct ClusterState {
     pub members: Vec<(String, String)>,
     /// The peer URL of a member that has no vote yet.
     pub learner: Option<String>,
+    /// The cluster's version; this machine's, if it is not set.
+    pub kubernetes: Option<KubernetesVersion>,
     /// This machine's Node has the label and the taint of a control plane.
     pub is_marked: bool,
     /// The Node of a machine of this name that is not there any more.
@@ -81,7 +85,10 @@ impl Fake {
         }
         let is_etcd = matches!(server.address.port(), 2379 | 2380);
         // Of an external one.
-        if is_etcd && (matches!(request.path, "/health" | "/version") || self.etcd_members.borrow().is_some())
+        let asked_as_client = server.address.port() == 2379;
+        if is_etcd
+            && (asked_as_client && matches!(request.path, "/health" | "/version")
+                || self.etcd_members.borrow().is_some())
         {
             return self.etcd(server, request.path);
         }
@@ -91,6 +98,10 @@ impl Fake {
             }
             return match request.path {
                 "/members" => Ok(self.member_list()),
+                "/version" => {
+                    let version = self.cluster.borrow().kubernetes.unwrap_or(self.kubeadm_version());
+                    Ok(json!({ "etcdserver": format!("3.{}.0", etcd_minor(version)) }).to_string())
+                }
                 // As etcd does once it was started anew meanwhile.
                 _ if !self.has_quorum() => Err(unreachable()),
                 "/v3/cluster/member/remove" if self.refuses_removal() => Err(status(503)),
@@ -130,6 +141,11 @@ impl Fake {
             }
             path if path.ends_with("/kubeadm-config") && self.cluster.borrow().token_is_unknown => {
                 Err(status(401))
+            }
+            path if path.ends_with("/kubeadm-config") => {
+                let version = self.cluster.borrow().kubernetes.unwrap_or(self.kubeadm_version());
+                let text = format!("kind: ClusterConfiguration\nkubernetesVersion: {version}\n");
+                Ok(json!({ "data": { "ClusterConfiguration": text } }).to_string())
             }
             path if path.starts_with("/api/v1/nodes/") => {
                 let registered = self.is_registered();

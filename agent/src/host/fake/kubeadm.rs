@@ -46,13 +46,13 @@ impl Fake {
             || has("/etc/kubernetes/manifests/kube-apiserver.yaml", "external")
     }
 
-    fn version(&self) -> KubernetesVersion {
+    pub(super) fn kubeadm_version(&self) -> KubernetesVersion {
         self.kubeadm.get().unwrap_or(KubernetesVersion { major: 1, minor: NEWEST_MINOR, patch: 0 })
     }
 
     /// Whether the kubelet of a control plane asks the API server beside it (ControlPlaneKubeletLocalMode).
     fn local_mode(&self) -> bool {
-        self.version().minor >= 33
+        self.kubeadm_version().minor >= 33
     }
 
     /// A kubelet that neither has its certificate nor can ask for one ends at once; systemd starts it again in vain.
@@ -80,7 +80,7 @@ impl Fake {
     pub(super) fn kubeadm_command(&self, args: &[String], half: bool) -> Result<String, String> {
         let words: Vec<&str> = args.iter().map(String::as_str).take_while(|a| !a.starts_with('-')).collect();
         match words[..] {
-            ["version"] => Ok(format!("{}\n", self.version())),
+            ["version"] => Ok(format!("{}\n", self.kubeadm_version())),
             ["reset"] => {
                 let ours =
                     |path: &Path| ["/etc/kubernetes", "/var/lib/etcd"].iter().any(|f| path.starts_with(f));
@@ -182,7 +182,7 @@ impl Fake {
     }
 
     fn join(&self, args: &[String], half: bool) -> Result<String, String> {
-        let all = phases(self.version());
+        let all = phases(self.kubeadm_version());
         let skipped: Vec<&str> = args
             .iter()
             .find_map(|a| a.strip_prefix("--skip-phases="))
