@@ -202,7 +202,8 @@ fn software(kubernetes: &Kubernetes, facts: &Facts, found: &mut Vec<Finding>) {
         Some(_) => {}
     }
     // The kubelet's own defaults (https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/).
-    if let Some(free) = facts.disk_free.filter(|free| *free < IMAGES_NEED) {
+    // In a system container they are others, see render/kubeadm.rs.
+    if let Some(free) = facts.disk_free.filter(|free| facts.container.is_none() && *free < IMAGES_NEED) {
         add(
             found,
             Warning,

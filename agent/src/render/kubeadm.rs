@@ -165,6 +165,7 @@ fn kubelet_configuration(env: &Environment) -> Map {
         .with_some("failSwapOn", env.container.then_some(false))
         // The host's to choose, as its swap is. From 1.35 on a kubelet refuses cgroup v1 by default.
         .with_some("failCgroupV1", env.container.then_some(false))
+        .with_some("evictionHard", env.container.then(eviction_in_a_container))
         .with_some("featureGates", feature_gates(env))
 }
 
@@ -173,6 +174,17 @@ fn kubelet_configuration(env: &Environment) -> Map {
 fn feature_gates(env: &Environment) -> Option<Map> {
     (env.runtime == RuntimeName::Docker && env.kubeadm.minor >= 36)
         .then(|| Map::new().with("ExtendWebSocketsToKubelet", false))
+}
+
+/// The disk is the host's, and others fill it: a part of it says nothing about what is left for this node. All signals
+/// are given, because a kubelet that is given one forgets its defaults of the others.
+fn eviction_in_a_container() -> Map {
+    Map::new()
+        .with("imagefs.available", "1Gi")
+        .with("imagefs.inodesFree", "5%")
+        .with("memory.available", "100Mi")
+        .with("nodefs.available", "1Gi")
+        .with("nodefs.inodesFree", "5%")
 }
 
 fn kube_proxy_configuration(kubernetes: &Kubernetes, env: &Environment) -> Map {
