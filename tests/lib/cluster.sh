@@ -6,6 +6,7 @@
 image=${TEST_IMAGE:-build/image/test}
 folder=$(tests/kubernetes/build)
 bin=$folder/bin
+# shellcheck disable=SC2034  # tests/ha reads it
 version=$(<"$folder/VERSION")
 
 passed=0
@@ -68,7 +69,8 @@ kubelets_stream() {
         line=${line#*127.0.0.1:}
         [[ $(curl -sS --max-time 5 "http://127.0.0.1:${line%% *}/") == "$node" ]] || { echo "$node: no port-forward: $line" && return 1; }
         # shellcheck disable=SC2154  # coproc sets it, too
-        kill "$forward_PID" && wait "$forward_PID" 2>/dev/null || true
+        kill "$forward_PID"
+        wait "$forward_PID" 2>/dev/null || true
     done
 }
 
