@@ -68,9 +68,8 @@ kubelets_stream() {
         read -r -t 10 line <&"${forward[0]}" || line=
         line=${line#*127.0.0.1:}
         [[ $(curl -sS --max-time 5 "http://127.0.0.1:${line%% *}/") == "$node" ]] || { echo "$node: no port-forward: $line" && return 1; }
-        # shellcheck disable=SC2154  # coproc sets it, too
-        kill "$forward_PID"
-        wait "$forward_PID" 2>/dev/null || true
+        # It may have ended by itself, and has no number then.
+        [[ -z ${forward_PID-} ]] || { kill "$forward_PID" && wait "$forward_PID"; } 2>/dev/null || true
     done
 }
 
