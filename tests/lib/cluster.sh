@@ -109,12 +109,9 @@ cleanup() {
 
 console_has() { grep -aqE "$2" "$work/state/nodes/$1/console.log"; }
 
-# What a topology's machines have otherwise than by default.
-shape=()
-
 up() {
     "$kindling" up --driver "$driver" --cluster "$work/cluster.toml" --seeds "$work/seeds" --image "$image" \
-        --state "$work/state" "${shape[@]}" "$@"
+        --state "$work/state" "$@"
 }
 
 power() { "$kindling" power --state "$work/state" "$@"; }
