@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Packages of the host's own release, Debian's or Ubuntu's, through a private apt: the host's /etc/apt is read, nothing on the
-# host is changed, and root is not needed. Sourced by build, which provides `say` and `die`.
+# host is changed, and root is not needed. Read by build and by ../vsphere/build, which provide
+# `say` and `die`.
 
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 # With MIRROR=, whatever the host is: Debian 12.
@@ -22,14 +23,14 @@ debian_open() {
 debian_sources() {
 	if [ -n "${MIRROR:-}" ]; then
 		[ -e $keyring ] || install_on_host debian-archive-keyring
-		printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$MIRROR" "$suite" >"$1/mirror.list"
+		printf '%s [signed-by='"$keyring"'] '"$MIRROR $suite"' main\n' deb deb-src >"$1/mirror.list"
 		return
 	fi
 	# The host's own sources of the suite, in both of apt's formats, with their options and keys.
 	local file
 	for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
 		[ -e "$file" ] || continue
-		sed -nE '/^deb(-src)?[[:space:]](.*[[:space:]])?'"$suite"'[[:space:]](.*[[:space:]])?main([[:space:]]|$)/s/^deb(-src)?/deb/p' \
+		sed -nE '/^deb(-src)?[[:space:]](.*[[:space:]])?'"$suite"'[[:space:]](.*[[:space:]])?main([[:space:]]|$)/{s/^deb(-src)?/deb/p;s/^deb/deb-src/p}' \
 			"$file" | sort -u >"$1/$(basename "$file" .list).list"
 	done
 	for file in /etc/apt/sources.list.d/*.sources; do
@@ -38,7 +39,7 @@ debian_sources() {
 			BEGIN { RS = ""; ORS = "\n\n" }
 			$0 ~ "(^|\n)Suites:([^\n]*[ \t])?" suite "([ \t\n]|$)" &&
 			/(^|\n)Components:([^\n]*[ \t])?main([ \t\n]|$)/ &&
-			!/(^|\n)Enabled:[ \t]*(no|false)/ { sub(/Types:[^\n]*/, "Types: deb"); print }
+			!/(^|\n)Enabled:[ \t]*(no|false)/ { sub(/Types:[^\n]*/, "Types: deb deb-src"); print }
 		' >"$1/$(basename "$file")"
 	done
 	find "$1" -type f -empty -delete
@@ -51,6 +52,27 @@ private_apt() {
 		-o Dir::Etc::PreferencesParts=/dev/null -o Dir::State::Lists="$apt_dir/lists" \
 		-o Dir::State::Status="$apt_dir/status" -o Dir::Cache="$apt_dir/cache" \
 		-o Dir::Log=/dev/null -o Debug::NoLocking=1 -o APT::Sandbox::User="$(id -un)" "$@"
+}
+
+# debian_source PACKAGE VERSION DIR: unpacks a source package as DIR, Debian's patches applied.
+debian_source() {
+	mkdir -p "$apt_dir/source"
+	(
+		cd "$apt_dir/source" || exit
+		private_apt -qq --download-only source "$1=$2" ||
+			die "Debian's source package $1 $2 is not to be had; is there a newer one? Then write it into the script that asks for it"
+		# apt has checked the files against the signed archive; the maintainer's own key need not be known here.
+		dpkg-source --no-check -x ./*.dsc "$3" >/dev/null
+	)
+}
+
+# debian_unpack DIR PACKAGE...: these packages alone.
+debian_unpack() {
+	local dir=$1 deb
+	shift
+	mkdir -p "$dir" "$apt_dir/only"
+	(cd "$apt_dir/only" && private_apt -qq download "$@")
+	for deb in "$apt_dir"/only/*.deb; do dpkg -x "$deb" "$dir"; done
 }
 
 # debian_unpack_with_dependencies DIR PACKAGE...: unpacked, not installed: no maintainer script and no service runs.
