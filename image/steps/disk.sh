@@ -24,12 +24,10 @@ node_disk() {
     # image says that a file of the layer below is gone.
     tar -C "$TREE" --xattrs --acls --numeric-owner -cf "$work/tree.tar" .
     repart_definitions "$work/repart"
-    # ext4: the last is ours, as it otherwise makes up what its folders are hashed with; the first two are repart's own.
-    # erofs: packed in units of 64 KiB instead of 4, which takes a ninth off the qcow2.
+    # The last is ours: ext4 otherwise makes up what its folders are hashed with. The first two are repart's own.
     run_mkosi_for_node "$IMAGE/disk" --output-directory "$work" --base-tree "$work/tree.tar" --initrd "$INITRD" \
         --repart-directory "$work/repart" --seed "$(uuid "$VERSION")" --source-date-epoch "$EPOCH" \
         --environment "SYSTEMD_REPART_MKFS_OPTIONS_EXT4=-Enodiscard,lazy_itable_init=1,hash_seed=$(uuid "folders of $VERSION")" \
-        --environment SYSTEMD_REPART_MKFS_OPTIONS_EROFS=-C65536 \
         --unified-kernel-image-format "kindling_$VERSION" "${SECURE_BOOT[@]}" --incremental no --cache-only always
     say "writing the qcow2"
     run_tool qemu-img convert -O qcow2 -o compression_type=zstd -c -W -m 4 "$work/kindling.raw" "$work/kindling.qcow2"
