@@ -103,8 +103,7 @@ lint: ## rustfmt, clippy, shellcheck, the dependencies' licences and advisories;
 clean: ## Remove what was built; what is kept in KINDLING_CACHE stays
 	rm -rf build target
 
-# The image that the tests and the demo boot: Debian 13 with the Kubernetes that Debian's own source
-# package gives, so that nothing but Debian's archive must be reached.
+# The image that the tests and the demo boot: Debian 13 with the Kubernetes that tests/kubernetes/build makes.
 .PHONY: test-image
 test-image: build
 	tests/image
