@@ -193,9 +193,8 @@ print(source.get_instance_id(), source.metadata["local-hostname"])
             Command::new("/usr/bin/python3").args(["-c", script]).arg(&folder).arg(&out).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-        if text.starts_with("skipped: ") {
-            eprint!("{text}");
-            return;
+        if let Some(why) = text.strip_prefix("skipped: ") {
+            return cluster_support::here::skip(why.trim());
         }
         let seed = scratch.path("seeds").join(node);
         let meta_data = fs::read_to_string(seed.join("meta-data")).unwrap();

@@ -11,7 +11,7 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use kindling::status::{ConsoleLine, State, Status, StepState};
 use kindling::step::certificates::Certificates;
 use kindling::step::etcd_health::{health, identity};
 use world::World;
+use world::here::{self, kubeadms};
 
 const CLUSTER: &str = r#"
 version = 1
@@ -58,7 +59,7 @@ const ETCDS: [&str; 3] = ["etcd1", "etcd2", "etcd3"];
 
 fn possible() -> bool {
     let skip = |why: &str| {
-        eprintln!("skipped: {why}");
+        here::skip(why);
         false
     };
     if !nix::unistd::geteuid().is_root() {
@@ -175,21 +176,10 @@ fn ask_first<T>(
     what(&etcd, world.spec("etcd1").address())
 }
 
-/// The kubeadm that `tests/kubernetes` builds.
-fn real_kubeadm() -> Option<PathBuf> {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache");
-    let cache = std::env::var_os("KINDLING_CACHE").map_or(default, PathBuf::from);
-    let folders = std::fs::read_dir(cache.join("kubernetes")).ok()?;
-    folders.filter_map(|entry| Some(entry.ok()?.path().join("bin/kubeadm"))).find(|path| path.exists())
-}
-
 /// kubeadm's own preflight reaches every member with the certificate that the agent issued, and its API
 /// server is started with it.
 fn kubeadm_takes_it(world: &World, spec: &NodeSpec, disk: &Disk) {
-    let Some(kubeadm) = real_kubeadm() else {
-        eprintln!("skipped: there is no kubeadm here (tests/kubernetes/build makes one)");
-        return;
-    };
+    let Some(kubeadm) = kubeadms().pop() else { return };
     let facts = Facts { kubeadm: Some("v1.37.2".parse().unwrap()), ..Facts::default() };
     for step in plan(spec, &facts).iter().filter(|step| ["pki", "init"].contains(&step.id)) {
         for file in step.files() {

@@ -113,7 +113,7 @@ ${_comps[kindling]}"#
     {
         Ok(output) => output,
         Err(error) => {
-            eprintln!("skipped: {shell} cannot be run here: {error}");
+            cluster_support::here::skip(&format!("{shell} cannot be run here: {error}"));
             return None;
         }
     };
@@ -173,7 +173,7 @@ fn manual_pages_are_there_and_without_warnings() {
         let shown = Command::new("man").args(["--warnings", "-l"]).arg(&page).env("MANWIDTH", "80").output();
         let shown = match shown {
             Ok(shown) => shown,
-            Err(error) => return eprintln!("skipped: man cannot be run here: {error}"),
+            Err(error) => return cluster_support::here::skip(&format!("man cannot be run here: {error}")),
         };
         assert!(shown.status.success(), "{name}: {}", told(&shown));
         assert_eq!(told(&shown), "", "{name}");

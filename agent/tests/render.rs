@@ -1,6 +1,9 @@
 //! Renderers against golden files: each folder of tests/data/render is a node, its role.toml is what is
 //! rendered, everything else beside it is what must come out. `UPDATE_GOLDEN=1` writes the files anew.
 
+#[path = "../../tests/lib/here.rs"]
+mod here;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -278,24 +281,15 @@ fn no_kubeadm_document_has_a_key_that_its_api_does_not_know() {
     assert!(seen > 300, "only {seen} keys were found in all documents: are they read at all?");
 }
 
-/// The kubeadm that `tests/kubernetes` builds, or the one that is named.
-fn real_kubeadm() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("KINDLING_TEST_KUBEADM") {
-        return Some(path.into());
-    }
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache");
-    let cache = std::env::var_os("KINDLING_CACHE").map_or(default, PathBuf::from);
-    let folders = fs::read_dir(cache.join("kubernetes")).ok()?;
-    folders.filter_map(|entry| Some(entry.ok()?.path().join("bin/kubeadm"))).find(|path| path.exists())
-}
-
 #[test]
 fn the_real_kubeadm_knows_every_key_and_keeps_what_was_written() {
-    let Some(program) = real_kubeadm() else {
-        eprintln!("skipped: there is no kubeadm here (tests/kubernetes/build makes one)");
-        return;
-    };
-    let version = std::process::Command::new(&program).args(["version", "-o", "short"]).output().unwrap();
+    for program in here::kubeadms() {
+        knows_every_key(&program);
+    }
+}
+
+fn knows_every_key(program: &Path) {
+    let version = std::process::Command::new(program).args(["version", "-o", "short"]).output().unwrap();
     let version: KubernetesVersion = String::from_utf8_lossy(&version.stdout).trim().parse().unwrap();
     for case in cases() {
         let spec = spec(&case);
@@ -313,7 +307,7 @@ fn the_real_kubeadm_knows_every_key_and_keeps_what_was_written() {
                 .replace("/etc/kindling/discovery.conf", discovery.to_str().unwrap());
             fs::write(&path, text).unwrap();
             // It reads strictly, and warns of what it does not know.
-            let output = std::process::Command::new(&program)
+            let output = std::process::Command::new(program)
                 .args(["config", "migrate", "--old-config"])
                 .arg(&path)
                 .output()

@@ -75,7 +75,11 @@ fn an_editors_own_checker_takes_what_new_writes_and_refuses_mistakes() {
     };
     let good = match lint("cluster.toml") {
         Ok(good) => good,
-        Err(error) => return eprintln!("skipped: taplo cannot be run here (pip install taplo): {error}"),
+        Err(error) => {
+            return help_support::here::skip(&format!(
+                "taplo cannot be run here (pip install taplo): {error}"
+            ));
+        }
     };
     assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
     let text = fs::read_to_string(scratch.path("cluster.toml")).unwrap();

@@ -4,7 +4,7 @@
 need_packages() {
     local pair missing=()
     for pair in "$@"; do
-        PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || [[ -e ${pair%%:*} ]] || missing+=("${pair#*:}")
+        PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || [[ $pair == /* && -e ${pair%%:*} ]] || missing+=("${pair#*:}")
     done
     ((${#missing[@]})) || return 0
     if ((EUID != 0)); then

@@ -1,5 +1,8 @@
 //! Machines in namespaces, on one network that leads nowhere, for `agent/tests/netns.rs`.
 
+#[path = "../lib/here.rs"]
+pub mod here;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
@@ -48,7 +51,7 @@ api3 = { role = "control-plane", address = "10.77.0.13/24" }
 /// What must be installed, and root. `None`, and a word about it, where the test cannot run.
 pub fn possible() -> Option<()> {
     let skip = |why: &str| {
-        eprintln!("skipped: {why}");
+        here::skip(why);
         None
     };
     if !nix::unistd::geteuid().is_root() {

@@ -1,6 +1,9 @@
 //! What the tests of the operator's side share.
 #![allow(dead_code)] // each test file uses a part
 
+#[path = "../../../tests/lib/here.rs"]
+pub mod here;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -110,7 +113,7 @@ pub fn run(tool: &str, args: &[&str]) -> Option<(bool, String)> {
             Some((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
         }
         Err(error) => {
-            eprintln!("skipped: {tool} cannot be run here: {error}");
+            here::skip(&format!("{tool} cannot be run here: {error}"));
             None
         }
     }

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use kindling::cluster::new;
 
 use super::cluster_support::Scratch;
-use super::help_support::root;
+use super::help_support::{here, root};
 use super::{documents, lines, shell};
 
 /// Documents whose commands are run, in their order, in a folder of their own; all but the first begin with the lecture's
@@ -89,11 +89,11 @@ fn run(line: &str, folder: &Path, home: &Path) -> Ran {
     if commands.iter().any(|command| command.program() == "age-keygen")
         && Command::new("age-keygen").arg("--version").output().is_err()
     {
-        eprintln!("skipped: {line}: there is no age-keygen (apt-get install age)");
+        here::skip(&format!("{line}: there is no age-keygen (apt-get install age)"));
         return Ran::Skipped;
     }
     let Some(alone) = &*ALONE else {
-        eprintln!("skipped: {line}: no network namespace can be made here");
+        here::skip(&format!("{line}: no network namespace can be made here"));
         return Ran::Skipped;
     };
     let program = Path::new(env!("CARGO_BIN_EXE_kindling")).parent().unwrap();
