@@ -14,8 +14,9 @@ use crate::kube::{KubeError, Method};
 use crate::retry::{Attempt, Patience, wait};
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
-/// Held while a control plane renews its certificates and restarts.
-pub const CERTIFICATES: &str = "kindling-certificates";
+/// Held by a control plane whose components are restarted: one lock for whatever does that, or two control planes of three
+/// would be away at once.
+pub const CONTROL_PLANE: &str = "kindling-control-plane";
 /// Held while an etcd member is added: kubeadm's own name for it is a phase, the Lease's is ours.
 pub const ETCD_JOIN: &str = "kindling-etcd-join";
 

@@ -100,8 +100,7 @@ fn assert_renewed(host: &Fake, why: &str) {
     }
     assert_eq!(host.text("/root/.kube/config"), host.text("/etc/kubernetes/admin.conf"), "{why}");
     for name in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
-        let manifest = host.text(&format!("/etc/kubernetes/manifests/{name}.yaml")).expect("it is there");
-        assert_eq!(manifest.matches("kindling-certificates:").count(), 1, "{why}: {manifest}");
+        assert!(host.uses_new_certificates(name), "{why}: {name} was not started again");
     }
     let disk = host.disk.borrow();
     let left = disk
@@ -109,7 +108,7 @@ fn assert_renewed(host: &Fake, why: &str) {
         .keys()
         .find(|path| path.starts_with("/var/lib/kindling/certs-before") || path.ends_with("certs-renewal"));
     assert_eq!(left, None, "{why}");
-    assert_eq!(host.cluster.borrow().lease_holder(lease::CERTIFICATES), Some(""), "{why}");
+    assert_eq!(host.cluster.borrow().lease_holder(lease::CONTROL_PLANE), Some(""), "{why}");
 }
 
 #[test]
@@ -123,16 +122,23 @@ fn what_is_not_due_is_left_alone() {
 #[test]
 fn what_is_due_is_renewed_and_the_pods_restart_one_after_the_other() {
     let host = control_plane(Duration::days(300));
+    let manifests = |host: &Fake| {
+        let mut disk = host.disk.borrow().clone();
+        disk.files.retain(|path, _| path.starts_with("/etc/kubernetes/manifests"));
+        disk
+    };
+    let before = manifests(&host);
     renew(&host).unwrap_or_else(|e| panic!("{e}"));
     assert_renewed(&host, "undisturbed");
+    assert_eq!(manifests(&host), before, "what kubeadm wrote, an upgrade finds again");
     let log = host.log.borrow().join("\n");
     let order = [
         "certs-renewal",
         "run kubeadm certs renew all",
-        "etcd.yaml",
-        "kube-apiserver.yaml",
-        "kube-controller-manager.yaml",
-        "kube-scheduler.yaml",
+        "stop --timeout=30 etcd-",
+        "stop --timeout=30 kube-apiserver-",
+        "stop --timeout=30 kube-controller-manager-",
+        "stop --timeout=30 kube-scheduler-",
     ];
     let places: Vec<_> = order.iter().map(|what| log.find(what)).collect();
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}: {log}");
@@ -157,7 +163,7 @@ fn a_power_cut_at_any_effect_is_recovered_from() {
             let why = format!("{cut:?} {n}: {}", host.log.borrow().last().cloned().unwrap_or_default());
             renew(&host).unwrap_or_else(|e| panic!("{why}: {e}"));
             // What was cut after the lease was given up, or at it, leaves a lease that ends by itself.
-            if host.cluster.borrow().lease_holder(lease::CERTIFICATES) == Some("") {
+            if host.cluster.borrow().lease_holder(lease::CONTROL_PLANE) == Some("") {
                 assert_renewed(&host, &why);
             } else {
                 assert!(host.text(MARK).is_none(), "{why}");
@@ -172,7 +178,7 @@ fn while_another_control_plane_is_away_nothing_is_touched() {
     host.cluster.borrow_mut().away = Some(Ipv4Addr::new(10, 0, 0, 12));
     let error = renew(&host).expect_err("the others do not answer");
     assert!(error.cause.contains("the API server at 10.0.0.12 is not ready") && error.retry, "{error}");
-    assert!(!host.log.borrow().iter().any(|line| line.contains("kubeadm") || line.contains("manifests")));
+    assert!(!host.log.borrow().iter().any(|line| line.contains("kubeadm") || line.contains("crictl")));
 }
 
 #[test]
@@ -211,7 +217,7 @@ fn nothing_is_issued_by_a_clock_that_cannot_be_right() {
 #[test]
 fn two_control_planes_never_renew_at_once() {
     let host = control_plane(Duration::days(300));
-    host.cluster.borrow_mut().hold_lease(lease::CERTIFICATES, "cp2");
+    host.cluster.borrow_mut().hold_lease(lease::CONTROL_PLANE, "cp2");
     let start = host.now();
     let mut told = Vec::new();
     renew_telling(&host, &mut told).unwrap_or_else(|e| panic!("{e}"));

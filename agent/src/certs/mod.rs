@@ -3,7 +3,6 @@
 
 mod command;
 mod list;
-mod manifest;
 mod renew;
 
 pub use command::{Options, run};

@@ -10,11 +10,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::list::{Entry, Renewer, entries};
-use super::manifest::stamped;
 use crate::access::{Access, administrator};
 use crate::cluster::pki::validity;
 use crate::error::StepError;
@@ -38,6 +36,8 @@ const RESTARTING: &str = "restarting\n";
 const URGENT: time::Duration = time::Duration::days(7);
 /// In this order: each needs the ones before it.
 const COMPONENTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+/// What a component has for its end before it is killed: the kubelet's own default.
+const GRACE: Duration = Duration::from_secs(30);
 
 pub struct Renewal<'a> {
     pub host: &'a dyn Host,
@@ -92,7 +92,7 @@ impl Renewal<'_> {
         let access = Access::new(self.host, self.spec, role)?;
         let lock = lease::acquire(
             &access,
-            lease::CERTIFICATES,
+            lease::CONTROL_PLANE,
             self.spec.name.as_str(),
             self.spec.deadlines.cluster,
             waiting,
@@ -228,7 +228,8 @@ impl Renewal<'_> {
         self.write(MARK.as_ref(), RESTARTING, 0o600)
     }
 
-    /// Has the kubelet start the static pod anew, and waits until it is Ready.
+    /// Stops the static pod's container, which the kubelet starts anew, and waits until it is Ready. The manifest stays
+    /// kubeadm's to the letter: `kubeadm upgrade` restarts whatever differs from what it would write.
     fn restart(
         &self,
         component: &str,
@@ -237,21 +238,31 @@ impl Renewal<'_> {
         lock: &Lock<'_>,
         waiting: &mut dyn FnMut(&str),
     ) -> Result<(), StepError> {
-        let path = PathBuf::from(format!("/etc/kubernetes/manifests/{component}.yaml"));
         // There is no etcd of kubeadm's where it is an external one.
-        let Some(text) = read_text(self.host, &path) else { return Ok(()) };
-        let pod = format!("/api/v1/namespaces/kube-system/pods/{component}-{}", self.spec.name);
-        let hash = |pod: &Value| pod["metadata"]["annotations"]["kubernetes.io/config.hash"].clone();
-        let before = access.get(&pod).map(|pod| hash(&pod)).unwrap_or_default();
-        let stamp = crate::status::date_text(self.host.clock().at);
-        let Some(changed) = stamped(&text, &stamp) else {
-            return Err(StepError::lasting(
-                format!("{} is no manifest of a pod", path.display()),
-                "`kubeadm init phase control-plane` and `kubeadm init phase etcd local` write the manifests again",
-            ));
-        };
+        if !exists(self.host, format!("/etc/kubernetes/manifests/{component}.yaml")) {
+            return Ok(());
+        }
         waiting(&format!("{component} is started again with the new certificates"));
-        self.write(&path, &changed, 0o600)?;
+        let label = |key: &str, value: &str| format!("--label=io.kubernetes.{key}={value}");
+        let list = Command::query(
+            "crictl",
+            ["ps", "--quiet", &label("container.name", component), &label("pod.namespace", "kube-system")],
+        );
+        // None where it has just ended by itself: the kubelet is about to start it, with what lies there now.
+        let old: Vec<String> = self.host.run(&list)?.stdout.split_whitespace().map(str::to_owned).collect();
+        if !old.is_empty() {
+            let timeout = format!("--timeout={}", GRACE.as_secs());
+            let stop = ["stop", &timeout].into_iter().chain(old.iter().map(String::as_str));
+            self.host.run_watched(
+                &Command::new("crictl", stop).timeout(GRACE * 2),
+                Duration::from_secs(1),
+                &mut || {
+                    lock.keep();
+                    ControlFlow::Continue(())
+                },
+            )?;
+        }
+        let pod = format!("/api/v1/namespaces/kube-system/pods/{component}-{}", self.spec.name);
         let credentials = administrator(self.host, self.spec, role)?;
         let own = Server::at(&self.spec.ca, self.spec.address(), API_PORT);
         wait(
@@ -264,8 +275,11 @@ impl Renewal<'_> {
                     Ok(pod) => pod,
                     Err(error) => return Attempt::NotYet(format!("{component} is starting: {error}")),
                 };
-                if hash(&pod) == before {
-                    return Attempt::NotYet(format!("the kubelet has not restarted {component} yet"));
+                // The API tells of the stopped one until the kubelet has said otherwise.
+                let container = pod["status"]["containerStatuses"][0]["containerID"].as_str();
+                match container.and_then(|id| id.split_once("://")) {
+                    Some((_, id)) if !old.iter().any(|stopped| stopped == id) => {}
+                    _ => return Attempt::NotYet(format!("the kubelet has not restarted {component} yet")),
                 }
                 if let Some(why) = pod_trouble(&pod) {
                     return Attempt::NotYet(format!("{component} is not Ready: {why}"));

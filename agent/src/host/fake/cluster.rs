@@ -180,17 +180,20 @@ impl Fake {
                 })
                 .to_string())
             }
-            // The mirror of a static pod; its hash is the manifest's.
+            // The mirror of a static pod.
             path if path.starts_with("/api/v1/namespaces/kube-system/pods/") => {
                 let pod = path.rsplit('/').next().unwrap_or_default().trim_end_matches(&format!("-{name}"));
-                let manifest = self.text(&format!("/etc/kubernetes/manifests/{pod}.yaml"));
-                let manifest = manifest.ok_or_else(|| status(404))?;
+                if !has(&format!("/etc/kubernetes/manifests/{pod}.yaml")) {
+                    return Err(status(404));
+                }
                 Ok(json!({
-                    "metadata": { "annotations": { "kubernetes.io/config.hash": manifest } },
                     "status": {
                         "phase": "Running",
                         "conditions": [{ "type": "Ready", "status": "True" }],
-                        "containerStatuses": [{ "state": { "running": { "startedAt": "2030-01-01T00:00:00Z" } } }],
+                        "containerStatuses": [{
+                            "containerID": format!("containerd://{}", self.container_id(pod)),
+                            "state": { "running": { "startedAt": "2030-01-01T00:00:00Z" } },
+                        }],
                     },
                 })
                 .to_string())

@@ -73,6 +73,8 @@ pub struct Fake {
     pub guestinfo: RefCell<BTreeMap<String, String>>,
     /// What `kubeadm certs renew all` writes, by path.
     pub renewed: RefCell<BTreeMap<String, String>>,
+    /// Containers of static pods that were started anew, by name.
+    containers: RefCell<BTreeMap<String, Container>>,
     /// Every effect and every query, in order.
     pub log: RefCell<Vec<String>>,
     effects: Cell<usize>,
@@ -85,6 +87,13 @@ pub struct Fake {
     pub no_time_server: Cell<bool>,
     /// When the units that a boot starts have started.
     started_at: Cell<Duration>,
+}
+
+/// A static pod's container: how often it was started, and the API server's certificate when it was.
+#[derive(Debug, Clone, Default)]
+struct Container {
+    starts: u32,
+    certificate: Option<String>,
 }
 
 fn power() -> io::Error {
@@ -173,6 +182,8 @@ impl Fake {
         *self.active.borrow_mut() = disk.enabled.clone();
         let starts_kubelet = disk.enabled.contains("kubelet.service");
         drop(disk);
+        let started: Vec<String> = self.containers.borrow().keys().cloned().collect();
+        started.iter().for_each(|name| self.start_container(name));
         if starts_kubelet {
             self.start_kubelet();
         }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Command, Fake};
+use super::{Command, Container, Fake};
 use crate::host::Host;
 
 impl Fake {
@@ -123,6 +123,42 @@ impl Fake {
         }
     }
 
+    pub(super) fn start_container(&self, name: &str) {
+        let certificate = self.text("/etc/kubernetes/pki/apiserver.crt");
+        let mut containers = self.containers.borrow_mut();
+        let starts = containers.get(name).map_or(1, |container| container.starts + 1);
+        containers.insert(name.to_owned(), Container { starts, certificate });
+    }
+
+    pub(super) fn container_id(&self, name: &str) -> String {
+        format!("{name}-{}", self.containers.borrow().get(name).map_or(0, |container| container.starts))
+    }
+
+    /// Whether a static pod's container was started with the API server's certificate that lies there now.
+    pub fn uses_new_certificates(&self, name: &str) -> bool {
+        let containers = self.containers.borrow();
+        let started_with = containers.get(name).and_then(|container| container.certificate.clone());
+        started_with.is_some() && started_with == self.text("/etc/kubernetes/pki/apiserver.crt")
+    }
+
+    /// A container that was stopped is started again by the kubelet.
+    fn crictl(&self, args: &[String]) -> Result<String, String> {
+        match args[0].as_str() {
+            "ps" => {
+                let name = args.iter().find_map(|a| a.strip_prefix("--label=io.kubernetes.container.name="));
+                Ok(self.container_id(name.ok_or("the fake lists one container")?) + "\n")
+            }
+            "stop" => {
+                let ids = args[1..].iter().filter(|arg| !arg.starts_with("--"));
+                for (name, _) in ids.filter_map(|id| id.rsplit_once('-')) {
+                    self.start_container(name);
+                }
+                Ok(String::new())
+            }
+            verb => Err(format!("the fake knows no crictl {verb}")),
+        }
+    }
+
     /// One argument holds the whole request: `info-set KEY VALUE` or `info-get KEY`.
     fn rpctool(&self, args: &[String]) -> Result<String, String> {
         let words: Vec<&str> = args[0].splitn(3, ' ').collect();
@@ -143,6 +179,7 @@ impl Fake {
             "kubeadm" => self.kubeadm_command(&command.args, half),
             "systemctl" => self.systemctl(&command.args),
             "ctr" => self.ctr(&command.args),
+            "crictl" => self.crictl(&command.args),
             "dmsetup" => self
                 .text(&format!("/fake/dmsetup/{}", command.args[1]))
                 .ok_or_else(|| "no such device".into()),
