@@ -169,7 +169,12 @@ impl Facts {
             ]
             .iter()
             .any(|p| exists(host, p))
-                || !host.list(Path::new("/etc/kubernetes/manifests")).unwrap_or_default().is_empty(),
+                || host
+                    .list(Path::new("/etc/kubernetes/manifests"))
+                    .unwrap_or_default()
+                    .iter()
+                    // Neither does the kubelet read those: its package has a .kubelet-keep there.
+                    .any(|name| !name.starts_with('.')),
             joined: record.as_ref().is_some_and(Status::has_joined),
             // A run that ended in preflight has begun nothing.
             kindling_began: record
@@ -348,6 +353,16 @@ mod tests {
         assert_eq!(listening_port(listen), Some(6443));
         assert_eq!(listening_port(open), None);
         assert_eq!(listening_port("  sl  local_address rem_address   st tx_queue"), None);
+    }
+
+    /// The kubelet's package leaves one of the first kind there.
+    #[test]
+    fn a_hidden_file_among_the_manifests_is_no_trace_of_kubeadm() {
+        let host = crate::host::fake::Fake::new();
+        host.put("/etc/kubernetes/manifests/.kubelet-keep", "");
+        assert!(!Facts::gather_files(&host).kubeadm_began);
+        host.put("/etc/kubernetes/manifests/etcd.yaml", "kind: Pod\n");
+        assert!(Facts::gather_files(&host).kubeadm_began);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::step::etcd::Member;
 use crate::step::etcd_health::Healthy;
 use crate::step::join::{Join, JoinControlPlane, JoinEtcd};
 use crate::step::kubeadm::{BOOTSTRAP_CONF, JoinPhases};
+use crate::step::kubelet_access;
 use crate::step::{addons::Addons, init::Init, kernel::Kernel, ready::Ready, service::Service, vip::VipFree};
 
 /// A step is comparable data, so a plan can be printed, compared with a golden file, and resumed.
@@ -60,6 +61,8 @@ pub enum Action {
     Dns(Dns),
     /// The Node says which image it runs.
     Image(Image),
+    /// API servers may ask the kubelets.
+    KubeletAccess,
     /// The load balancers learn of this control plane.
     Publish,
     /// Every API server is of the same cluster.
@@ -183,7 +186,11 @@ pub fn plan(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
     if let (Some(_), Some(image)) = (spec.kubernetes(), &facts.image) {
         steps.push(step("image", "the Node says which image it runs", Action::Image(image.clone())));
     }
-    if spec.control_plane().is_some() {
+    if let Some(role) = spec.control_plane() {
+        let kubeadm = facts.kubeadm.unwrap_or(role.kubernetes.version);
+        if !role.first && kubelet_access::is_needed(kubeadm) {
+            steps.push(step("kubelet-access", "this API server may ask the kubelets", Action::KubeletAccess));
+        }
         steps.push(step("publish", "the load balancers learn of this API server", Action::Publish));
         steps.push(step("one-cluster", "every API server is of one cluster", Action::OneCluster));
     }

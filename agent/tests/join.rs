@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kindling::host::Host;
 use kindling::lease::ETCD_JOIN;
-use kindling::status::State;
+use kindling::status::{State, StepState};
 use support::{machine, run, run_told, spec};
 
 #[test]
@@ -69,6 +69,23 @@ fn the_lock_is_kept_while_an_old_member_is_removed() {
     let (first, last) = (written[0], written[written.len() - 1]);
     assert!(last - first > Duration::from_secs(30), "the removal did not last: {written:?}");
     assert!(written.windows(2).all(|w| w[1] - w[0] < Duration::from_secs(20)), "{written:?}");
+}
+
+/// kubeadm#3310: the certificates of these have no group, and a join makes no binding.
+#[test]
+fn a_control_plane_that_joins_a_cluster_of_an_earlier_patch_may_ask_the_kubelets() {
+    for (name, is_made) in
+        [("cp2@v1.35.4", false), ("cp2@v1.36.3", true), ("cp2@v1.37.2", true), ("cp1", false)]
+    {
+        let (spec, host) = (spec(name), machine(name));
+        assert_eq!(run(&spec, &host).state, State::Done);
+        let bindings = host.cluster.borrow().bindings.clone();
+        assert_eq!(bindings.contains("kubeadm:apiserver-kubelet-client"), is_made, "{name}: {bindings:?}");
+        let again = run(&spec, &host);
+        let step = again.steps.iter().find(|step| step.id == "kubelet-access");
+        let unchanged = step.is_none_or(|step| step.state == StepState::Unchanged);
+        assert!(again.state == State::Done && unchanged, "{name}: {step:?}");
+    }
 }
 
 /// The kubelet has written its kubeconfig by then, and kubeadm has taken the token away.

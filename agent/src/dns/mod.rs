@@ -5,10 +5,11 @@ mod spread;
 
 use serde_json::Value;
 
-use crate::kube::KubeError;
+use crate::kube::{KubeError, condition};
 use crate::survey::pod_trouble;
 
 pub use corefile::{has_upstream, without_upstream};
+use spread::taints;
 pub use spread::{Spread, spread};
 
 pub const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/kube-system/deployments/coredns";
@@ -36,6 +37,14 @@ pub struct Answers {
     /// kubeadm's ConfigMap; asked for only where there is no Deployment.
     pub kubeadm: Option<Value>,
     pub pods: Value,
+    /// Asked for only where a pod has no place: the scheduler counts taints and names none.
+    pub nodes: Option<Value>,
+}
+
+const NODES: &str = "/api/v1/nodes";
+
+fn has_no_place(pod: &Value) -> bool {
+    condition(pod, "PodScheduled")["status"] == "False"
 }
 
 impl Answers {
@@ -43,7 +52,9 @@ impl Answers {
     pub fn ask(get: impl Fn(&str) -> Result<Option<Value>, KubeError>) -> Result<Self, KubeError> {
         let deployment = get(DEPLOYMENT)?;
         let kubeadm = if deployment.is_none() { get(KUBEADM)? } else { None };
-        Ok(Self { deployment, kubeadm, pods: get(PODS)?.unwrap_or_default() })
+        let pods = get(PODS)?.unwrap_or_default();
+        let homeless = pods["items"].as_array().into_iter().flatten().any(has_no_place);
+        Ok(Self { deployment, kubeadm, pods, nodes: if homeless { get(NODES)? } else { None } })
     }
 
     /// Pods that are not about to go.
@@ -79,6 +90,9 @@ impl Answers {
                 None => why.push("its pods have not reported since their machines started".into()),
                 Some(trouble) => why.push(trouble),
             }
+            if let Some(nodes) = self.nodes.as_ref().filter(|_| has_no_place(pod)) {
+                why.extend(taints(nodes, pod));
+            }
         }
         why.sort();
         why.dedup();
@@ -99,7 +113,7 @@ mod tests {
     use serde_json::json;
 
     fn answers(deployment: Option<Value>, pods: &[Value]) -> Answers {
-        Answers { deployment, kubeadm: None, pods: json!({ "items": pods }) }
+        Answers { deployment, pods: json!({ "items": pods }), ..Answers::default() }
     }
 
     fn pod(ready: bool, state: Value) -> Value {
@@ -145,8 +159,24 @@ mod tests {
         let pending = json!({ "status": { "phase": "Pending", "conditions": [
             { "type": "PodScheduled", "status": "False", "message": "0/1 nodes are available" }] } });
         assert_eq!(
-            answers(two(), &[pending]).judge(|_| true),
+            answers(two(), std::slice::from_ref(&pending)).judge(|_| true),
             Dns::Unavailable("0/1 nodes are available".into())
+        );
+        let full = json!({ "metadata": { "name": "cp1" }, "spec": { "taints": [
+            { "key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule" }] } });
+        let get = |path: &str| {
+            Ok(match path {
+                DEPLOYMENT => two(),
+                PODS => Some(json!({ "items": [pending] })),
+                NODES => Some(json!({ "items": [full] })),
+                other => panic!("{other} is not needed"),
+            })
+        };
+        assert_eq!(
+            Answers::ask(get).expect("it answers").judge(|_| true),
+            Dns::Unavailable(
+                "0/1 nodes are available; cp1 has the taint node.kubernetes.io/disk-pressure".into()
+            )
         );
         let none = answers(Some(json!({ "spec": { "replicas": 0 } })), &[]);
         assert_eq!(none.judge(|_| true), Dns::Unavailable("the Deployment coredns is scaled to 0".into()));

@@ -75,6 +75,18 @@ fn hindered<'a>(node: &'a Value, pod: &'a Value) -> impl Iterator<Item = &'a Val
     taints.filter(|taint| taint["effect"] != "PreferNoSchedule" && !tolerates(pod, taint))
 }
 
+/// Which taints keep the pod away from which nodes, in words.
+pub(super) fn taints(nodes: &Value, pod: &Value) -> Vec<String> {
+    let nodes = nodes["items"].as_array().into_iter().flatten();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    nodes
+        .flat_map(|node| {
+            let name = text(&node["metadata"]["name"]);
+            hindered(node, pod).map(move |taint| format!("{name} has the taint {}", text(&taint["key"])))
+        })
+        .collect()
+}
+
 /// Whether the taint goes by itself from a Node that is Ready: the node lifecycle controller takes it away a moment later.
 fn is_passing(taint: &Value) -> bool {
     ["not-ready", "unreachable", "network-unavailable"]
@@ -129,8 +141,8 @@ mod tests {
     fn judged(pods: &[Value], nodes: &[Value]) -> Spread {
         let answers = Answers {
             deployment: Some(json!({ "spec": { "replicas": 2 } })),
-            kubeadm: None,
             pods: json!({ "items": pods }),
+            ..Answers::default()
         };
         spread(&answers, &json!({ "items": nodes }))
     }

@@ -21,6 +21,10 @@ use super::link::Question;
 use super::{Clock, Command, CommandError, Host, Output};
 use crate::kube::{Credentials, Kube, KubeError, Request, Server};
 
+/// The least that a command gets where the processor is emulated: `systemctl enable` was seen to take more than a minute on a
+/// host that did other things too.
+const EMULATED: Duration = Duration::from_secs(300);
+
 pub struct Linux {
     start: Instant,
     asked: Mutex<Option<Question>>,
@@ -137,7 +141,8 @@ impl Host for Linux {
             .map_err(|source| CommandError::Start { command: text.clone(), source })?;
         let stdout = reader(child.stdout.take());
         let stderr = reader(child.stderr.take());
-        let deadline = Instant::now() + command.timeout;
+        let timeout = if crate::emulated::here() { command.timeout.max(EMULATED) } else { command.timeout };
+        let deadline = Instant::now() + timeout;
         let mut pause = Duration::from_millis(2);
         let mut next = Instant::now() + every;
         let mut ended = false;
@@ -163,7 +168,7 @@ impl Host for Linux {
         let output = Output { stdout: join(stdout), stderr: join(stderr) };
         match status {
             None if ended => Err(CommandError::Ended { command: text, output }),
-            None => Err(CommandError::Timeout { command: text, seconds: command.timeout.as_secs(), output }),
+            None => Err(CommandError::Timeout { command: text, seconds: timeout.as_secs(), output }),
             Some(status) if status.success() => Ok(output),
             Some(status) => Err(CommandError::Failed { command: text, status: status.to_string(), output }),
         }

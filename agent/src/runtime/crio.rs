@@ -33,7 +33,7 @@ pub fn steps(kubernetes: &Kubernetes, pause: &str) -> Vec<Step> {
 pub fn lacking(facts: &Facts) -> Option<(&'static str, &'static str)> {
     (!facts.crio).then_some((
         "this image has no CRI-O",
-        "write `runtime = \"containerd\"` in cluster.toml, or bake the image with CRI-O's package: in debs/ of the Kubernetes folder, or by PACKAGES= from a repository that has it",
+        "write `runtime = \"containerd\"` in cluster.toml, or bake the image with CRI-O's package: by `PACKAGES=` of `make image` (a .deb, or its name where a repository has it), or in debs/ of the Kubernetes folder",
     ))
 }
 

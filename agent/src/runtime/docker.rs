@@ -56,7 +56,7 @@ pub fn lacking(facts: &Facts) -> Option<(&'static str, &'static str)> {
     }
     (!facts.cri_dockerd).then_some((
         "this image has no cri-dockerd, which the kubelet needs for docker",
-        "write `runtime = \"containerd\"` in cluster.toml, or bake the image with cri-dockerd: its package in debs/ or its binary in bin/ of the Kubernetes folder (https://github.com/Mirantis/cri-dockerd)",
+        "write `runtime = \"containerd\"` in cluster.toml, or bake the image with cri-dockerd: `CRI_DOCKERD=` of `make image` names its binary, .deb or release archive (https://github.com/Mirantis/cri-dockerd)",
     ))
 }
 

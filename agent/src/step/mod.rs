@@ -1,6 +1,7 @@
 //! The kinds of steps, one file each: every one looks before it acts.
 
 pub mod addons;
+mod ask;
 pub mod certificates;
 pub mod clock;
 pub mod cluster_version;
@@ -14,6 +15,7 @@ pub mod init;
 pub mod join;
 pub mod kernel;
 pub mod kubeadm;
+pub mod kubelet_access;
 pub mod last_words;
 pub mod member;
 pub mod publish;
@@ -80,6 +82,7 @@ impl Step {
             Action::Kubeconfig => files::look_kubeconfig(cx),
             Action::Ready(ready) => ready.look(cx),
             Action::Dns(dns) => dns.look(cx),
+            Action::KubeletAccess => kubelet_access::look(cx),
             Action::Publish => publish::look(cx),
             Action::OneCluster => unity::look(cx),
             Action::Scrub => scrub::look(cx),
@@ -109,6 +112,7 @@ impl Step {
             Action::Kubeconfig => files::act_kubeconfig(cx),
             Action::Ready(ready) => ready.act(cx),
             Action::Dns(dns) => dns.act(cx),
+            Action::KubeletAccess => kubelet_access::act(cx),
             Action::Publish => publish::act(cx),
             Action::Scrub => scrub::act(cx),
         }

@@ -1,6 +1,6 @@
 //! What lies outside of the machine: the API, etcd's members, the other control planes' agents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
@@ -40,6 +40,8 @@ pub struct ClusterState {
     pub published: Option<BTreeMap<String, String>>,
     /// Labels and annotations that were written on this machine's Node.
     pub node_says: BTreeMap<String, Value>,
+    /// The ClusterRoleBindings that were made.
+    pub bindings: BTreeSet<String>,
     /// No Node is Ready, as nobody brought a pod network.
     pub lacks_network: bool,
     /// `None` before anybody asked for it, or made it.
@@ -197,6 +199,15 @@ impl Fake {
                     },
                 })
                 .to_string())
+            }
+            path if path.contains("/clusterrolebindings") => {
+                let bindings = &mut self.cluster.borrow_mut().bindings;
+                let name = request.body.and_then(|body| body["metadata"]["name"].as_str());
+                let is_there = match name {
+                    Some(name) => bindings.insert(name.to_owned()),
+                    None => path.rsplit('/').next().is_some_and(|name| bindings.contains(name)),
+                };
+                if is_there { Ok("{}".into()) } else { Err(status(if name.is_some() { 409 } else { 404 })) }
             }
             path if path.contains("/kube-node-lease/") => {
                 Ok(r#"{"spec":{"renewTime":"2030-01-01T00:00:00.000000Z"}}"#.into())
