@@ -76,7 +76,7 @@ fn an_editors_own_checker_takes_what_new_writes_and_refuses_mistakes() {
     let good = match lint("cluster.toml") {
         Ok(good) => good,
         Err(error) => {
-            return help_support::here::skip(&format!(
+            return cluster_support::here::skip(&format!(
                 "taplo cannot be run here (pip install taplo): {error}"
             ));
         }

@@ -9,7 +9,8 @@ use std::sync::LazyLock;
 use kindling::cluster::new;
 
 use super::cluster_support::Scratch;
-use super::help_support::{here, root};
+use super::cluster_support::here;
+use super::help_support::root;
 use super::{documents, lines, shell};
 
 /// Documents whose commands are run, in their order, in a folder of their own; all but the first begin with the lecture's

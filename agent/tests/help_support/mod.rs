@@ -1,14 +1,13 @@
 //! What the tests of schemas and documentation share.
 #![allow(dead_code)] // each test file uses a part
 
-#[path = "../../../tests/lib/here.rs"]
-pub mod here;
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
+
+use super::cluster_support::here;
 
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
