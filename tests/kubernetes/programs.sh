@@ -3,6 +3,9 @@
 # Programs from Go modules, each pinned by a go.mod and a go.sum of its own below modules/. Read by build, which provides
 # `say`, `die`, `here`, `cache` and `version`.
 
+# shellcheck source-path=SCRIPTDIR source=mains.sh
+. "$here/mains.sh"
+
 # Those that are the same for every Kubernetes.
 shared_programs=(cri-tools-v1.37.0 flannel-v0.28.10 flannel-cni-v0.9.1)
 [ -z "${CONTAINERD-}" ] || shared_programs+=("containerd-$CONTAINERD")
@@ -14,7 +17,7 @@ go_here() {
 }
 
 source_tools() {
-	# To compile pause.c and flannel's UDP backend, statically.
+	# To compile pause.c, statically.
 	{ [ -n "$(command -v gcc)" ] && [ -e "$(gcc -print-file-name=libc.a)" ]; } || printf '%s\n' gcc libc6-dev
 }
 
@@ -40,8 +43,7 @@ program_key() {
 		cd "$here/modules/$1" || exit
 		{
 			cat go.mod go.sum
-			declare -f go_here compile kubernetes_version
-			find ../../stubs -name '*.go' -print0 | sort -z | xargs -0 cat
+			declare -f go_here compile kubernetes_version main_of
 			go_here version
 			gcc -dumpfullversion 2>/dev/null || true
 		} | sha256sum | cut -c1-12
@@ -53,34 +55,35 @@ module_folder() { (cd "$here" && go_here mod download -json "$1@$2" | sed -n 's/
 
 # compile NAME-VERSION FOLDER: its programs. Those of an earlier run are taken, if their inputs were the same.
 compile() {
-	local name=${1%-v*} of=${1##*-} kept flags='-s -w -buildid=' cgo=0 count log
+	local name=${1%-v*} of=${1##*-} kept flags='-s -w -buildid=' packages count log
 	kept=$cache/programs/$1-$(program_key "$1")
 	if [ ! -d "$kept" ]; then
 		log=$cache/compile-$1.log
-		cd "$here/modules/$1" || exit
+		rm -rf "$kept.new"
+		mkdir -p "$kept.new/source"
+		cp "$here/modules/$1"/go.{mod,sum} "$kept.new/source/"
+		cd "$kept.new/source" || exit
 		case $name in
 		kubernetes) flags+=$(kubernetes_version) ;;
 		cri-tools) flags+=" -X sigs.k8s.io/cri-tools/pkg/version.Version=$of" ;;
 		containerd) flags+=" -X github.com/containerd/containerd/v2/version.Version=$of" ;;
-		flannel)
-			flags+=" -X github.com/flannel-io/flannel/pkg/version.Version=$of"
-			# Its UDP backend is C on this architecture, and cannot be left out.
-			[ "$(go_here env GOARCH)" != amd64 ] || { cgo=1 && flags+=' -linkmode external -extldflags -static'; }
-			;;
+		flannel) flags+=" -X github.com/flannel-io/flannel/pkg/version.Version=$of" ;;
 		esac
-		rm -rf "$kept.new"
-		mkdir -p "$kept.new"
 		say "$1: fetching its modules"
 		go_here mod download -modcacherw >"$log" 2>&1 || { tail -n 20 "$log" && die "the modules of $1 cannot be fetched (whole log: $log)"; }
-		count=$(go_here list -deps -f '{{if not .Standard}}.{{end}}' tool | wc -l)
+		mapfile -t packages < <(go_here list tool 2>/dev/null)
+		if [ -n "$(main_module "$name")" ]; then
+			main_of "$name" "$(module_folder "$(main_module "$name")" "$of")" >main.go
+			packages+=(.)
+		fi
+		count=$(go_here list -deps -f '{{if not .Standard}}.{{end}}' "${packages[@]}" | wc -l)
 		say "$1: compiling $count packages"
 		(while sleep 60; do say "$1: $(wc -l <"$log") of $count packages"; done) 3>&- &
 		local progress=$!
 		# Without cgo every program is static: an image needs no libc for it, and any machine's will do. No debug
 		# information, no build ids, no path of this machine: small, and the same bytes everywhere.
-		# shellcheck disable=SC2046  # names of packages
-		CGO_ENABLED=$cgo go_here build -v -trimpath -buildvcs=false -modcacherw -gcflags=all=-dwarf=false -ldflags "$flags" \
-			-o "$kept.new/" $(go_here list tool) >"$log" 2>&1 || { kill $progress; tail -n 20 "$log"; die "$1 does not compile (whole log: $log)"; }
+		CGO_ENABLED=0 go_here build -v -trimpath -buildvcs=false -modcacherw -gcflags=all=-dwarf=false -ldflags "$flags" \
+			-o "$kept.new/" "${packages[@]}" >"$log" 2>&1 || { kill $progress; tail -n 20 "$log"; die "$1 does not compile (whole log: $log)"; }
 		kill $progress
 		case $name in
 		kubernetes)
@@ -91,6 +94,7 @@ compile() {
 		flannel) mv "$kept.new/flannel" "$kept.new/flanneld" && mv "$kept.new/install_conf" "$kept.new/install-conf" ;;
 		flannel-cni) mv "$kept.new/flannel" "$kept.new/flannel-cni-plugin" ;;
 		esac
+		cd "$here" && rm -rf "$kept.new/source"
 		mv -T "$kept.new" "$kept"
 		say "$1: compiled"
 	fi
