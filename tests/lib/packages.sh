@@ -30,6 +30,10 @@ need_driver() {
     esac
 }
 
+# One at a time: tests run beside one another.
 apt_install() {
+    local lock
+    exec {lock}<"${BASH_SOURCE[0]}"
+    flock "$lock"
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
 }
