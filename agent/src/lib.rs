@@ -5,6 +5,9 @@
 //! file* and a *seed* for every node -> the agent reads the role file into a validated *node spec*,
 //! takes *facts* of the host, makes a *plan* of *steps*, applies it, and keeps a *status*.
 
+#[macro_use]
+pub mod output;
+
 pub mod access;
 pub mod agent;
 pub mod apply;

@@ -15,7 +15,7 @@ use kindling::mint::Way;
 use kindling::reset::Reset;
 use kindling::status::exit;
 use kindling::up::{self, DownOptions, Forward, Power, Switch, UpOptions, Wish};
-use kindling::{agent, operator};
+use kindling::{agent, eprintln, operator, println};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -323,14 +323,20 @@ pub struct Inputs {
 
 fn main() -> ExitCode {
     shell::complete(Cli::command);
-    // A reader that goes away (`kindling plan | head`) is no error.
-    // SAFETY: called before any thread exists, with a handler that runs no code of ours.
-    let _ = unsafe {
-        nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl)
-    };
+    let code = run();
+    match kindling::output::finish() {
+        Some(error) if code == exit::DONE => {
+            eprintln!("kindling: standard output was not written: {error}");
+            ExitCode::from(exit::FAILED)
+        }
+        _ => ExitCode::from(code),
+    }
+}
+
+fn run() -> u8 {
     let Cli { age_identity, command } = Cli::parse();
     let secrets_file = |path: &Path| SecretsFile::new(path, age_identity.clone());
-    let code = match command {
+    match command {
         Command::New { folder, renew: true, .. } => {
             operator::renew(&secrets_file(&folder.join("secrets.toml")))
         }
@@ -414,8 +420,7 @@ fn main() -> ExitCode {
                 }
             }
         }
-    };
-    ExitCode::from(code)
+    }
 }
 
 /// Prints what came of it, for people or for machines.

@@ -1,7 +1,6 @@
 //! Completion of the command line, and manual pages.
 
 use std::ffi::OsStr;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap_complete::CompletionCandidate;
@@ -32,13 +31,16 @@ pub fn completions(shell: &str) -> u8 {
     };
     let mut script = Vec::new();
     let written = shell.write_registration(VARIABLE, "kindling", "kindling", "kindling", &mut script);
-    written.and_then(|()| std::io::stdout().write_all(&script)).map_or_else(
-        |error| {
+    match written {
+        Ok(()) => {
+            print!("{}", String::from_utf8_lossy(&script));
+            exit::DONE
+        }
+        Err(error) => {
             eprintln!("kindling: {error}");
             exit::FAILED
-        },
-        |()| exit::DONE,
-    )
+        }
+    }
 }
 
 /// `kindling man`: a manual page for the program, and one for each of its commands.

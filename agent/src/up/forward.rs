@@ -79,7 +79,7 @@ fn serve(client: TcpStream, netns: &File, to: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// Until one side ends or breaks. Not `io::copy`: its splice(2) raises SIGPIPE, which ends the process.
+/// Until one side ends or breaks.
 fn copy(mut from: TcpStream, mut to: TcpStream) {
     let mut buffer = [0; 16 << 10];
     while let Ok(n @ 1..) = from.read(&mut buffer) {
