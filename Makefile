@@ -82,6 +82,7 @@ e2e-image: build test-image ## The disk in QEMU: sealed, updated, rolled back, u
 	tests/image-twice
 	tests/image-options
 	tests/image-apt
+	TEST_IMAGE=build/image/apt tests/e2e machines load-balancer
 
 .PHONY: matrix
 matrix: build ## Every supported minor of Kubernetes in machines, through a power cut, a lost control plane, renewed certificates: a table (root)
