@@ -9,6 +9,15 @@ suite=bookworm
 # shellcheck source=/dev/null
 [ -n "${MIRROR:-}" ] || suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 
+# shellcheck source-path=SCRIPTDIR source=../lib/packages.sh
+. "${BASH_SOURCE[0]%/*}/../lib/packages.sh"
+
+install_on_host() {
+	[ "$(id -u)" = 0 ] || die "the host lacks: $*; install that, or run this once as root"
+	say "installing on the host: $*"
+	apt_install "$@"
+}
+
 # debian_open DIR: sets up the private apt in DIR and reads the package lists.
 debian_open() {
 	apt_dir=$1
