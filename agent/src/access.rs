@@ -93,6 +93,14 @@ impl<'a> Access<'a> {
         }
     }
 
+    /// Makes an object; one that is there already stays as it is.
+    pub fn create(&self, path: &str, body: &Value) -> Result<(), KubeError> {
+        match self.send(Method::Post, path, Some(body)) {
+            Err(error) if error.status() != Some(409) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// The answer of the first server that gives one; a refusal is an answer.
     pub fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, KubeError> {
         let mut last = KubeError::Client("the cluster's endpoint has no address".into());

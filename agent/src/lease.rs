@@ -2,6 +2,7 @@
 //! and that is replaced when it does not.
 
 use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use time::macros::format_description;
 
 use crate::access::Access;
 use crate::error::StepError;
-use crate::host::date;
+use crate::host::{Command, CommandError, Output, date};
 use crate::kube::{KubeError, Method};
 use crate::retry::{Attempt, Patience, wait};
 
@@ -153,6 +154,14 @@ impl Lock<'_> {
         if self.change(|access, spec| spec["renewTime"] = self::now(access).into()) {
             self.renewed.set(now);
         }
+    }
+
+    /// Runs a command and keeps the lease meanwhile.
+    pub fn keep_while(&self, command: &Command) -> Result<Output, CommandError> {
+        self.access.host().run_watched(command, Duration::from_secs(1), &mut || {
+            self.keep();
+            ControlFlow::Continue(())
+        })
     }
 
     pub fn release(self) {

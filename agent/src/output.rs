@@ -34,25 +34,18 @@ pub fn finish() -> Option<&'static str> {
     FAILED.get().map(String::as_str)
 }
 
-/// As the standard library's, which panics where nobody reads.
+// As the standard library's, which panic where nobody reads.
+
 #[macro_export]
 macro_rules! print {
     ($($text:tt)*) => { $crate::output::out(::std::format_args!($($text)*)) };
 }
 
-/// As the standard library's, which panics where nobody reads.
 #[macro_export]
 macro_rules! println {
-    ($($text:tt)*) => { $crate::output::out(::std::format_args!("{}\n", ::std::format_args!($($text)*))) };
+    ($($text:tt)*) => { $crate::print!("{}\n", ::std::format_args!($($text)*)) };
 }
 
-/// As the standard library's, which panics where nobody reads.
-#[macro_export]
-macro_rules! eprint {
-    ($($text:tt)*) => { $crate::output::err(::std::format_args!($($text)*)) };
-}
-
-/// As the standard library's, which panics where nobody reads.
 #[macro_export]
 macro_rules! eprintln {
     ($($text:tt)*) => { $crate::output::err(::std::format_args!("{}\n", ::std::format_args!($($text)*))) };

@@ -65,10 +65,7 @@ fn make(access: &Access<'_>) -> Result<(), KubeError> {
     let config_map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata });
     let (roles, bindings) = (format!("{RBAC}/roles"), format!("{RBAC}/rolebindings"));
     for (path, body) in [(roles.as_str(), role), (bindings.as_str(), binding), (FOLDER, config_map)] {
-        match access.send(Method::Post, path, Some(&body)) {
-            Err(error) if error.status() != Some(409) => return Err(error),
-            _ => {}
-        }
+        access.create(path, &body)?;
     }
     Ok(())
 }

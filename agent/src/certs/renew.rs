@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -204,10 +203,7 @@ impl Renewal<'_> {
         lock.keep();
         waiting("kubeadm certs renew runs");
         let command = Command::new("kubeadm", ["certs", "renew", "all"]).timeout(Duration::from_secs(300));
-        self.host.run_watched(&command, Duration::from_secs(1), &mut || {
-            lock.keep();
-            ControlFlow::Continue(())
-        })?;
+        lock.keep_while(&command)?;
         if let Some(certificates) = Certificates::of_etcd_client(self.spec) {
             certificates.ensure(self.host)?;
         }
@@ -253,14 +249,7 @@ impl Renewal<'_> {
         if !old.is_empty() {
             let timeout = format!("--timeout={}", GRACE.as_secs());
             let stop = ["stop", &timeout].into_iter().chain(old.iter().map(String::as_str));
-            self.host.run_watched(
-                &Command::new("crictl", stop).timeout(GRACE * 2),
-                Duration::from_secs(1),
-                &mut || {
-                    lock.keep();
-                    ControlFlow::Continue(())
-                },
-            )?;
+            lock.keep_while(&Command::new("crictl", stop).timeout(GRACE * 2))?;
         }
         let pod = format!("/api/v1/namespaces/kube-system/pods/{component}-{}", self.spec.name);
         let credentials = administrator(self.host, self.spec, role)?;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::ask::patiently;
 use super::ready::{boot_time, runs_since};
 use super::{Context, Found};
 use crate::access::Access;
@@ -22,6 +23,8 @@ pub enum Dns {
     /// Names are resolved. `network_addon`: whether the cluster gets a pod network from us, as for the Node.
     Available { network_addon: bool },
 }
+
+const SILENT: &str = "`crictl ps -a` and /var/log/pods say why the API server does not answer";
 
 /// The most that a bring-up waits for pods to be moved: the cluster works without it.
 const MOVE: u64 = 120;
@@ -94,12 +97,12 @@ fn look_upstream(cx: &mut Context<'_>, access: &Access<'_>) -> Result<Found, Ste
     if text.is_none_or(|text| has_upstream(&String::from_utf8_lossy(&text))) {
         return Ok(Found::matches());
     }
-    let config_map = patiently(cx, || access.find(COREFILE))?;
+    let config_map = patiently(cx, SILENT, || access.find(COREFILE))?;
     if config_map.as_ref().and_then(corefile).and_then(|text| without_upstream(&text)).is_none() {
         return Ok(Found::matches());
     }
     // Of a cluster that this machine joined: the others have somebody to ask.
-    let answers = patiently(cx, || Answers::ask(|path| access.find(path)))?;
+    let answers = patiently(cx, SILENT, || Answers::ask(|path| access.find(path)))?;
     Ok(match answers.judge(|_| true) {
         dns::Dns::Available | dns::Dns::Disabled => Found::matches(),
         dns::Dns::Unavailable(_) => {
@@ -114,7 +117,7 @@ fn corefile(config_map: &Value) -> Option<String> {
 
 fn act_upstream(cx: &mut Context<'_>, access: &Access<'_>) -> Result<String, StepError> {
     let path = resolv_conf(cx.host);
-    patiently(cx, || {
+    patiently(cx, SILENT, || {
         let config_map = access.get(COREFILE)?;
         if let Some(text) = corefile(&config_map).and_then(|text| without_upstream(&text)) {
             // With the version that was read: whoever changes it at the same moment is not overwritten (409).
@@ -124,30 +127,11 @@ fn act_upstream(cx: &mut Context<'_>, access: &Access<'_>) -> Result<String, Ste
             });
             access.send(Method::Patch, COREFILE, Some(&patch))?;
         }
-        Ok(())
+        Ok::<_, KubeError>(())
     })?;
     Ok(format!(
         "{path} names no DNS server: CoreDNS answers for the cluster alone. To give it one later: kubectl -n kube-system edit configmap coredns (forward)"
     ))
-}
-
-/// The API may be silent for a moment after it was made.
-fn patiently<T>(cx: &mut Context<'_>, ask: impl Fn() -> Result<T, KubeError>) -> Result<T, StepError> {
-    wait(
-        cx.host,
-        Patience::seconds(cx.spec.deadlines.ready),
-        cx.waiting,
-        || match ask() {
-            Ok(value) => Attempt::Ready(value),
-            Err(error) => Attempt::NotYet(error.to_string()),
-        },
-        |reason| {
-            StepError::passing(
-                reason,
-                "`crictl ps -a` and /var/log/pods say why the API server does not answer",
-            )
-        },
-    )
 }
 
 fn judge_spread(access: &Access<'_>) -> Result<(Answers, Spread), KubeError> {

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::ask::patiently;
 use super::ready::kubelet;
 use super::{Context, Found};
 use crate::error::StepError;
 use crate::image::{Image, ROOT_ANNOTATION, VERSION_LABEL};
 use crate::kube::{Method, Request};
-use crate::retry::{Attempt, Patience, wait};
 
 /// As the kubelet, which may change its own Node and no other
 /// (<https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction>).
@@ -26,20 +26,10 @@ fn ask(cx: &mut Context<'_>, patch: Option<&Value>) -> Result<Value, StepError> 
         serde_json::from_str(&answer)
             .map_err(|error| format!("the API answered something else than JSON: {error}"))
     };
-    wait(
-        host,
-        Patience::seconds(spec.deadlines.ready),
-        cx.waiting,
-        || match attempt() {
-            Ok(node) => Attempt::Ready(node),
-            Err(reason) => Attempt::NotYet(reason),
-        },
-        |reason| {
-            StepError::passing(
-                reason,
-                "the endpoint must answer; `journalctl -b -u kubelet` says whether the kubelet reaches it",
-            )
-        },
+    patiently(
+        cx,
+        "the endpoint must answer; `journalctl -b -u kubelet` says whether the kubelet reaches it",
+        attempt,
     )
 }
 

@@ -6,11 +6,11 @@
 
 use serde_json::json;
 
-use super::ask::patiently;
+use super::ask::{access, patiently};
 use super::{Context, Found};
 use crate::access::Access;
 use crate::error::StepError;
-use crate::kube::{KubeError, Method};
+use crate::kube::KubeError;
 use crate::role::types::KubernetesVersion;
 
 const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
@@ -28,19 +28,17 @@ pub fn is_needed(kubeadm: KubernetesVersion) -> bool {
     }
 }
 
-fn path() -> String {
-    format!("{BINDINGS}/{NAME}")
-}
-
 pub fn look(cx: &mut Context<'_>) -> Result<Found, StepError> {
-    Ok(match patiently(cx, REMEDY, |access| access.find(&path()))? {
+    let (access, path) = (access(cx)?, format!("{BINDINGS}/{NAME}"));
+    Ok(match patiently(cx, REMEDY, || access.find(&path))? {
         Some(_) => Found::matches(),
         None => Found::Differs(format!("there is no ClusterRoleBinding {NAME}")),
     })
 }
 
 pub fn act(cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
-    patiently(cx, REMEDY, make)?;
+    let access = access(cx)?;
+    patiently(cx, REMEDY, || make(&access))?;
     Ok(None)
 }
 
@@ -52,9 +50,6 @@ fn make(access: &Access<'_>) -> Result<(), KubeError> {
         "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:kubelet-api-admin" },
         "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "kube-apiserver-kubelet-client" }],
     });
-    match access.send(Method::Post, BINDINGS, Some(&binding)) {
-        // Another control plane made it at the same moment.
-        Err(error) if error.status() != Some(409) => Err(error),
-        _ => Ok(()),
-    }
+    // Another control plane may make it at the same moment.
+    access.create(BINDINGS, &binding)
 }

@@ -1,6 +1,6 @@
 //! A control plane that is Ready names itself to those who lead clients to API servers ([`crate::published`]).
 
-use super::ask::patiently;
+use super::ask::{access, patiently};
 use super::{Context, Found};
 use crate::error::StepError;
 use crate::published;
@@ -10,7 +10,8 @@ const REMEDY: &str =
 
 pub fn look(cx: &mut Context<'_>) -> Result<Found, StepError> {
     let (name, address) = (cx.spec.name.clone(), cx.spec.address());
-    let list = patiently(cx, REMEDY, published::list)?;
+    let access = access(cx)?;
+    let list = patiently(cx, REMEDY, || published::list(&access))?;
     Ok(if list.get(&name) == Some(&address) {
         Found::matches()
     } else {
@@ -20,6 +21,7 @@ pub fn look(cx: &mut Context<'_>) -> Result<Found, StepError> {
 
 pub fn act(cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
     let (name, address) = (cx.spec.name.clone(), cx.spec.address());
-    patiently(cx, REMEDY, |access| published::set(access, &name, Some(address)))?;
+    let access = access(cx)?;
+    patiently(cx, REMEDY, || published::set(&access, &name, Some(address)))?;
     Ok(None)
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::ask::patiently;
 use super::{Context, Found};
 use crate::access::administrator;
 use crate::error::StepError;
 use crate::kube::{KubeError, Server};
-use crate::retry::{Attempt, Patience, wait};
 
 const PATH: &str = "/api/v1/namespaces/kube-system";
 
@@ -27,17 +27,10 @@ pub fn look(cx: &mut Context<'_>) -> Result<Found, StepError> {
             serde_json::from_str(&text).map_err(|error| KubeError::Client(error.to_string()))?;
         Ok(namespace["metadata"]["uid"].as_str().unwrap_or_default().to_owned())
     };
-    let own = wait(
-        host,
-        Patience::seconds(spec.deadlines.ready),
-        cx.waiting,
-        || uid(spec.address()).map_or_else(|error| Attempt::NotYet(error.to_string()), Attempt::Ready),
-        |reason| {
-            StepError::passing(
-                reason,
-                "`crictl ps -a` and /var/log/pods say why this machine's API server does not answer",
-            )
-        },
+    let own = patiently(
+        cx,
+        "`crictl ps -a` and /var/log/pods say why this machine's API server does not answer",
+        || uid(spec.address()),
     )?;
     let mut clusters: BTreeMap<String, Vec<String>> = BTreeMap::new();
     clusters.entry(own).or_default().push(spec.address().to_string());
