@@ -300,6 +300,17 @@ impl World {
         String::from_utf8_lossy(&output.stdout).lines().filter_map(|l| l.parse().ok()).filter(is_it).collect()
     }
 
+    /// The one of them that started the others. Not the lowest number: numbers begin anew at the kernel's highest.
+    pub fn first_process(&self, machine: &str, name: &str) -> Option<u32> {
+        let pids = self.pids(machine, name);
+        let parent = |pid: &u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            // The name, in parentheses, may hold anything; then come the state and the parent.
+            stat.rsplit(") ").next()?.split(' ').nth(1)?.parse::<u32>().ok()
+        };
+        pids.iter().copied().find(|pid| parent(pid).is_some_and(|parent| !pids.contains(&parent)))
+    }
+
     /// Who has the VIP on its interface.
     pub fn holders(&self) -> Vec<String> {
         let vip = format!(" {}/", self.cluster.endpoint.vip.unwrap().address);
