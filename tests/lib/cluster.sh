@@ -10,8 +10,14 @@ bin=$folder/bin
 version=$(<"$folder/VERSION")
 
 passed=0
+ended=unknown
 
 say() { printf '[%4ds] %s\n' "$SECONDS" "$*"; }
+fail() {
+    failure=$*
+    say "FAILED: $failure"
+    exit 1
+}
 kubectl() { "$bin/kubectl" --kubeconfig "$work/state/admin.conf" --request-timeout=20s "$@"; }
 
 # Tries for a while: what a cluster shows follows its machines by some seconds.
@@ -20,9 +26,8 @@ eventually() {
     shift 2
     until "$@" >"$work/last" 2>&1; do
         if ((--tries <= 0)); then
-            say "FAILED: $what"
             cat "$work/last"
-            exit 1
+            fail "$what"$'\n'"$(tail -n 20 "$work/last")"
         fi
         sleep 2
     done
@@ -104,6 +109,10 @@ cleanup() {
     local code=$?
     if ((code)) && [[ -z ${KEEP-} ]]; then tell_why; fi
     [[ -n ${KEEP-} ]] || "$kindling" down --cluster "$work/cluster.toml" --state "$work/state" || code=1
+    # Last, too: of a long log people see the end first.
+    if ((code)); then
+        say "FAILED: ${failure:-a command ended with $code: $ended}"
+    fi
     exit "$code"
 }
 
@@ -122,6 +131,8 @@ begin() {
     "$kindling" down --cluster "$work/cluster.toml" --state "$work/state" >/dev/null 2>&1 || true
     rm -rf "$work"
     trap cleanup EXIT
+    set -E
+    trap 'ended="$BASH_COMMAND (${BASH_SOURCE[0]}, line $LINENO)"' ERR
 }
 
 render() {
