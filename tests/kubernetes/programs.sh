@@ -125,10 +125,11 @@ fetch_source() {
 	(cd "$here" && go_here mod download -modcacherw "k8s.io/kubernetes@$version") || die "the module proxy has no k8s.io/kubernetes $version"
 	epoch=$(date -d "$(sed -E 's/.*"Time":"([^"]+)".*/\1/' "$cache/go/mod/cache/download/k8s.io/kubernetes/@v/$version.info")" +%s)
 	etcd=$(constant DefaultEtcdVersion) coredns=$(constant CoreDNSVersion)
-	# Two at once: the end of each is linking, which keeps one processor busy.
+	# Two at once: the end of each is linking, which keeps one processor busy. Etcd comes first: the others share libraries
+	# with Kubernetes, which are compiled by then.
 	(compile "kubernetes-$version" "$1/programs") &
 	lanes+=($!)
-	(for name in "coredns-$coredns" "etcd-v${etcd%-*}" "${shared_programs[@]}"; do compile "$name" "$1/programs"; done) &
+	(for name in "etcd-v${etcd%-*}" "coredns-$coredns" "${shared_programs[@]}"; do compile "$name" "$1/programs"; done) &
 	lanes+=($!)
 	for lane in "${lanes[@]}"; do wait "$lane" || { kill "${lanes[@]}" 2>/dev/null; die "not compiled; the cause is above"; }; done
 	for name in kubeadm kubelet kubectl crictl etcd etcdctl etcdutl containerd containerd-shim-runc-v2 ctr; do
