@@ -14,10 +14,10 @@ main_module() {
 main_of() {
 	case $1 in
 	coredns)
-		# As CoreDNS documents it for those who choose its plugins: all, without those that ask clouds for records, and
-		# without traces, whose SDKs are a third of all packages.
+		# As CoreDNS documents it for those who choose its plugins: all, without those that ask clouds for records or
+		# keys, and without traces, whose SDKs are a third of all packages.
 		printf 'package main\n\nimport (\n\t"github.com/coredns/coredns/coremain"\n\n'
-		grep -E '^\s_ "github.com/coredns/coredns/plugin/' "$2/core/plugin/zplugin.go" | grep -vE '/(azure|clouddns|route53|trace)"$'
+		grep -E '^\s_ "github.com/coredns/coredns/plugin/' "$2/core/plugin/zplugin.go" | grep -vE '/(azure|clouddns|dnssec|route53|trace)"$'
 		printf ')\n\nfunc main() { coremain.Run() }\n'
 		;;
 	flannel)

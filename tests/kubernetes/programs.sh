@@ -37,13 +37,17 @@ check_go() {
 		die "Go $wanted or newer is needed, here is ${have#go}: see https://go.dev/doc/install; or KUBERNETES_SOURCE=release, which compiles nothing"
 }
 
+# Without cgo every program is static: an image needs no libc for it, and any machine's will do. No debug information, no path of
+# this machine: small, and the same bytes everywhere.
+go_build() { CGO_ENABLED=0 go_here build -trimpath -buildvcs=false -modcacherw -gcflags=all=-dwarf=false "$@"; }
+
 # program_key NAME-VERSION: a short name for what its inputs make.
 program_key() {
 	(
 		cd "$here/modules/$1" || exit
 		{
 			cat go.mod go.sum
-			declare -f go_here compile kubernetes_version main_of
+			declare -f go_here go_build compile kubernetes_version main_of
 			go_here version
 			gcc -dumpfullversion 2>/dev/null || true
 		} | sha256sum | cut -c1-12
@@ -80,10 +84,8 @@ compile() {
 		say "$1: compiling $count packages"
 		(while sleep 60; do say "$1: $(wc -l <"$log") of $count packages"; done) 3>&- &
 		local progress=$!
-		# Without cgo every program is static: an image needs no libc for it, and any machine's will do. No debug
-		# information, no build ids, no path of this machine: small, and the same bytes everywhere.
-		CGO_ENABLED=0 go_here build -v -trimpath -buildvcs=false -modcacherw -gcflags=all=-dwarf=false -ldflags "$flags" \
-			-o "$kept.new/" "${packages[@]}" >"$log" 2>&1 || { kill $progress; tail -n 20 "$log"; die "$1 does not compile (whole log: $log)"; }
+		go_build -v -ldflags "$flags" -o "$kept.new/" "${packages[@]}" >"$log" 2>&1 ||
+			{ kill $progress; tail -n 20 "$log"; die "$1 does not compile (whole log: $log)"; }
 		kill $progress
 		case $name in
 		kubernetes)
@@ -125,6 +127,8 @@ fetch_source() {
 	(cd "$here" && go_here mod download -modcacherw "k8s.io/kubernetes@$version") || die "the module proxy has no k8s.io/kubernetes $version"
 	epoch=$(date -d "$(sed -E 's/.*"Time":"([^"]+)".*/\1/' "$cache/go/mod/cache/download/k8s.io/kubernetes/@v/$version.info")" +%s)
 	etcd=$(constant DefaultEtcdVersion) coredns=$(constant CoreDNSVersion)
+	# What all need first, or both below would compile it at the same moment.
+	(cd "$here/modules/kubernetes-$version" && go_build std) || die "Go's own packages do not compile"
 	# Two at once: the end of each is linking, which keeps one processor busy. Etcd comes first: the others share libraries
 	# with Kubernetes, which are compiled by then.
 	(compile "kubernetes-$version" "$1/programs") &
