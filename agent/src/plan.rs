@@ -7,7 +7,7 @@ use crate::facts::Facts;
 use crate::image::Image;
 use crate::preflight;
 use crate::render;
-use crate::role::etcd_version::OLDEST_ETCD;
+use crate::role::etcd_version::{OLDEST_ETCD, oldest_etcd};
 use crate::role::types::{DnsName, ProxyKind};
 use crate::role::{Kubernetes, NodeSpec, Role};
 use crate::runtime;
@@ -188,7 +188,8 @@ pub fn plan(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
     }
     if let Some(role) = spec.control_plane() {
         let kubeadm = facts.kubeadm.unwrap_or(role.kubernetes.version);
-        if !role.first && kubelet_access::is_needed(kubeadm) {
+        // The first one, too: on a new disk it joins.
+        if kubelet_access::is_needed(kubeadm) {
             steps.push(step("kubelet-access", "this API server may ask the kubelets", Action::KubeletAccess));
         }
         steps.push(step("publish", "the load balancers learn of this API server", Action::Publish));
@@ -292,12 +293,14 @@ fn healthy(spec: &NodeSpec) -> Option<Healthy> {
         Role::Etcd(role) => Some(Healthy {
             members: role.members.clone(),
             own: Some(spec.address()),
+            oldest: OLDEST_ETCD,
             ca: role.ca.clone(),
             identity: format!("{}/client", render::ETCD_PKI),
         }),
         Role::ControlPlane(role) => Some(Healthy {
             members: role.etcd.clone()?,
             own: None,
+            oldest: oldest_etcd(role.kubernetes.version),
             ca: role.pki.etcd_ca.clone(),
             identity: "/etc/kubernetes/pki/apiserver-etcd-client".into(),
         }),

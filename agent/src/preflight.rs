@@ -216,6 +216,8 @@ fn software(kubernetes: &Kubernetes, facts: &Facts, found: &mut Vec<Finding>) {
     if let Some((message, remedy)) = crate::runtime::lacking(kubernetes, facts) {
         add(found, Lasting, message, remedy);
     }
+    // That of the image: a node that was updated has a newer one than its role file says.
+    let kubelet = facts.kubeadm.unwrap_or(kubernetes.version);
     if facts.cgroup_v1 {
         if let Some(container) = &facts.container {
             // The kubelet is told to run all the same (`failCgroupV1`).
@@ -225,11 +227,11 @@ fn software(kubernetes: &Kubernetes, facts: &Facts, found: &mut Vec<Finding>) {
                 format!("the host runs cgroup v1: in a {container} container that is the host's to change"),
                 "boot the host with systemd.unified_cgroup_hierarchy=1",
             );
-        } else if kubernetes.version >= REFUSES_CGROUP_V1 {
+        } else if kubelet >= REFUSES_CGROUP_V1 {
             add(
                 found,
                 Lasting,
-                format!("the machine runs cgroup v1, which kubelet {} refuses", kubernetes.version),
+                format!("the machine runs cgroup v1, which kubelet {kubelet} refuses"),
                 "boot with systemd.unified_cgroup_hierarchy=1",
             );
         } else {

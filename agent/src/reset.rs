@@ -89,6 +89,9 @@ const KINDLING_FILES: &[&str] = &[
     "/var/lib/kindling/etcd-removed",
     "/var/lib/kindling/etcd-member",
     "/var/lib/kindling/addons",
+    // Keys and the administrator's kubeconfig, where a renewal was interrupted.
+    "/var/lib/kindling/certs-before",
+    "/var/lib/kindling/certs-renewal",
     "/var/lib/kindling/status.json",
 ];
 
@@ -315,4 +318,42 @@ fn remove_member(spec: &NodeSpec, host: &dyn Host, tell: &mut dyn FnMut(&str)) -
     lock.release();
     // A removed member ends, and its kubelet would start it again for ever.
     removed.and_then(|()| remove_file(host, Path::new(ETCD_MANIFEST)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The paths below /var/lib/kindling that a file of the sources names.
+    fn named(file: &Path, found: &mut BTreeSet<String>) {
+        let text = std::fs::read_to_string(file).expect("a source file");
+        for rest in text.split("\"/var/lib/kindling/").skip(1) {
+            let name = rest.split(['"', '/']).next().expect("a name");
+            // This one's own words are no path.
+            if name.starts_with(|c: char| c.is_ascii_lowercase()) {
+                found.insert(format!("/var/lib/kindling/{name}"));
+            }
+        }
+    }
+
+    fn walk(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            match path.extension() {
+                _ if path.is_dir() => walk(&path, found),
+                Some(end) if end == "rs" => named(&path, found),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_that_kindling_keeps_of_a_node_outlives_a_reset() {
+        let mut found = BTreeSet::new();
+        walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+        // Of the image, not of the node.
+        let stays = ["/var/lib/kindling/images", "/var/lib/kindling/images.imported"];
+        found.retain(|path| !stays.contains(&path.as_str()) && !KINDLING_FILES.contains(&path.as_str()));
+        assert_eq!(found, BTreeSet::new());
+    }
 }

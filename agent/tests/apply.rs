@@ -151,6 +151,8 @@ fn the_first_control_plane_joins_when_the_cluster_is_there() {
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}: {log}");
     let members: Vec<String> = host.cluster.borrow().members.iter().map(|m| m.0.clone()).collect();
     assert_eq!(members, ["cp2", "cp3", "cp1"]);
+    // A join does not make it, and the cluster may be of an earlier patch that needed none.
+    assert!(host.cluster.borrow().bindings.contains("kubeadm:apiserver-kubelet-client"));
 }
 
 #[test]
@@ -284,8 +286,8 @@ fn a_machine_of_an_external_etcd_refuses_an_image_whose_etcd_is_too_old_or_missi
     let (spec, host) = (spec("etcd1"), machine("etcd1"));
     for (etcd, cause) in [
         (
-            EtcdVersion::read("3.5.16"),
-            "this image has etcd 3.5.16: kubeadm takes an external etcd from 3.5.24 on",
+            EtcdVersion::read("3.5.9"),
+            "this image has etcd 3.5.9: kubeadm takes an external etcd from 3.5.11 on",
         ),
         (None, "this image has no etcd, or no etcdctl, that runs"),
     ] {
@@ -414,6 +416,16 @@ fn cgroup_v1_is_the_hosts_in_a_system_container_and_refused_elsewhere() {
         assert!(told.contains("cgroup v1"), "{node} {container}: {told}");
         assert_eq!(status.state == State::Failed, refused, "{node} {container}: {:?}", status.failure);
     }
+    // It is the image's kubelet that runs, after an update another one than the role file's.
+    let (spec, host) = (spec("w1@v1.34.4"), machine("w1@v1.34.4"));
+    let kubeadm = "v1.35.4".parse().ok();
+    let updated = Facts { cgroup_v1: true, joined: true, kubeadm, ..facts(&spec, &host) };
+    let findings = preflight::check(&spec, &updated);
+    let refusal = findings.iter().find(|finding| finding.weight == preflight::Weight::Lasting);
+    assert!(
+        refusal.is_some_and(|finding| finding.message.contains("kubelet v1.35.4 refuses")),
+        "{findings:?}"
+    );
 }
 
 #[test]

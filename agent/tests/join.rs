@@ -71,11 +71,11 @@ fn the_lock_is_kept_while_an_old_member_is_removed() {
     assert!(written.windows(2).all(|w| w[1] - w[0] < Duration::from_secs(20)), "{written:?}");
 }
 
-/// kubeadm#3310: the certificates of these have no group, and a join makes no binding.
+/// kubeadm#3310: the certificates of these have no group, and a join makes no binding, as an init does.
 #[test]
 fn a_control_plane_that_joins_a_cluster_of_an_earlier_patch_may_ask_the_kubelets() {
     for (name, is_made) in
-        [("cp2@v1.35.4", false), ("cp2@v1.36.3", true), ("cp2@v1.37.2", true), ("cp1", false)]
+        [("cp2@v1.35.4", false), ("cp2@v1.36.3", true), ("cp2@v1.37.2", true), ("cp1", true)]
     {
         let (spec, host) = (spec(name), machine(name));
         assert_eq!(run(&spec, &host).state, State::Done);
@@ -238,6 +238,28 @@ fn a_token_that_expired_is_told_with_its_end_and_the_way_to_a_new_one() {
         host.now()
     );
     assert!(!host.log.borrow().iter().any(|l| l.starts_with("run kubeadm join")));
+}
+
+/// The token of the seed before ended while the machine was off, in the middle of its join.
+#[test]
+fn a_join_that_was_interrupted_goes_on_with_the_token_of_a_fresh_seed() {
+    let (mut spec, host) = (spec("cp2"), machine("cp2"));
+    host.etcd_never_starts.set(true);
+    let first = run(&spec, &host).failure.expect("it must fail");
+    assert!(first.retry, "{first:?}");
+    host.cluster.borrow_mut().token_is_unknown = true;
+    let second = run(&spec, &host).failure.expect("it must fail");
+    assert!(
+        second.cause.starts_with("the bootstrap token ") && second.cause.contains("does not know it"),
+        "{second:?}"
+    );
+    assert!(second.remedy.starts_with("`kindling render --node cp2`"), "{second:?}");
+    host.cluster.borrow_mut().token_is_unknown = false;
+    let kindling::role::Role::ControlPlane(role) = &mut spec.role else { panic!("cp2 is a control plane") };
+    role.kubernetes.token = "fresh1.0123456789abcdef".parse().expect("a token");
+    let third = run(&spec, &host).failure.expect("it must fail");
+    let discovery = host.text("/etc/kindling/discovery.conf").expect("kubeadm reads it");
+    assert!(discovery.contains("fresh1.0123456789abcdef"), "{third:?}");
 }
 
 #[test]

@@ -10,11 +10,22 @@ use crate::role::Registry;
 use crate::role::types::RuntimeName;
 use crate::runtime::{host_of, path_of};
 
+/// Where Docker Hub answers, and what its old names were; images of it are of docker.io.
+const HUBS: [&str; 3] = ["index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
+
 pub fn registries(draft: &Draft, findings: &Findings) {
     let all = &draft.registries;
     let mut hosts = BTreeSet::new();
     for registry in all {
         let host = &registry.value.host;
+        if HUBS.contains(&host.as_str()) {
+            error(
+                findings,
+                registry,
+                format!("{host} is in no image's name: nothing here would have an effect"),
+                "write host = \"docker.io\", as images of Docker Hub are named",
+            );
+        }
         if !hosts.insert(host) {
             error(
                 findings,

@@ -42,7 +42,7 @@ const ALL: &[Component] = &[Component::ApiServer, Component::ControllerManager, 
 const API: &[Component] = &[Component::ApiServer];
 const MANAGER: &[Component] = &[Component::ControllerManager];
 
-/// Flags that came after 1.32 (none of these three components lost one since), and the minor version that brought them.
+/// Flags that came after 1.32, and the minor version that brought them.
 const NEW: &[(&[Component], &str, u32)] = &[
     (API, "emulation-forward-compatible", 33),
     (API, "runtime-config-emulation-forward-compatible", 33),
@@ -55,6 +55,12 @@ const NEW: &[(&[Component], &str, u32)] = &[
     (MANAGER, "concurrent-node-status-updates", 36),
     (MANAGER, "concurrent-resourceclaim-syncs", 36),
     (MANAGER, "concurrent-disruption-syncs", 37),
+];
+
+/// Flags that went away after 1.32, the minor version that has them no more, and what to do instead.
+const GONE: &[(&[Component], &str, u32, &str)] = &[
+    (API, "cloud-provider", 33, "leave it out: clouds have controller managers of their own"),
+    (API, "cloud-config", 33, "leave it out: clouds have controller managers of their own"),
 ];
 
 /// Flags of etcd that came with 3.6, most of them for the same name with `experimental-`
@@ -121,7 +127,7 @@ pub fn objections(
         let told = match component {
             Component::Etcd => etcd(flag, version).into_iter().map(|(m, r)| (m, r, true)).collect(),
             _ if flag == "feature-gates" => gates(value, version),
-            _ => unborn(component, flag, version),
+            _ => unborn(component, flag, version).into_iter().chain(gone(component, flag, version)).collect(),
         };
         found.extend(told.into_iter().map(|(message, remedy, stops)| Objection {
             flag: flag.clone(),
@@ -146,6 +152,15 @@ fn unborn(component: Component, flag: &str, version: KubernetesVersion) -> Vec<(
             )
         })
         .collect()
+}
+
+fn gone(component: Component, flag: &str, version: KubernetesVersion) -> Option<(String, String, bool)> {
+    let entry = |(components, name, since, _): &&(&[Component], &str, u32, &str)| {
+        components.contains(&component) && *name == flag && version.minor >= *since
+    };
+    let (_, _, since, remedy) = GONE.iter().find(entry)?;
+    let message = format!("{component} has this flag no more since v1.{since}, and ends at it in {version}");
+    Some((message, (*remedy).to_owned(), true))
 }
 
 fn etcd(flag: &str, version: KubernetesVersion) -> Option<(String, String)> {
@@ -257,6 +272,7 @@ mod tests {
             (ApiServer, gates, "ExtendWebSocketsToKubelet=false", "v1.35.4", "v1.36.3"),
             (ApiServer, gates, "APIServerTracing=false", "v1.34.0", "v1.33.0"),
             (Scheduler, "tls-curve-preferences", "X25519", "v1.35.4", "v1.36.0"),
+            (ApiServer, "cloud-provider", "external", "v1.33.0", "v1.32.9"),
             (ControllerManager, "concurrent-resourceclaim-syncs", "5", "v1.35.4", "v1.36.0"),
         ] {
             let told = said(component, flag, value, stops);

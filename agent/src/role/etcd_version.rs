@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::types::KubernetesVersion;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct EtcdVersion {
     pub major: u32,
@@ -11,8 +13,17 @@ pub struct EtcdVersion {
     pub patch: u32,
 }
 
-/// The oldest external etcd that kubeadm takes, from 1.34 on (`MinExternalEtcdVersion` in its constants).
-pub const OLDEST_ETCD: EtcdVersion = EtcdVersion { major: 3, minor: 5, patch: 24 };
+/// The oldest external etcd that any supported kubeadm takes.
+pub const OLDEST_ETCD: EtcdVersion = EtcdVersion { major: 3, minor: 5, patch: 11 };
+
+/// The oldest external etcd that kubeadm of this version takes (`MinExternalEtcdVersion` in its constants). Late patches of 1.32
+/// and 1.33 ask for more than their first ones, whose own etcd is older than that, and only warn.
+pub fn oldest_etcd(kubernetes: KubernetesVersion) -> EtcdVersion {
+    match kubernetes.minor {
+        ..34 => OLDEST_ETCD,
+        _ => EtcdVersion { major: 3, minor: 5, patch: 24 },
+    }
+}
 
 impl EtcdVersion {
     /// Reads `3.7.0`; what follows a `-` is left out.
@@ -66,6 +77,15 @@ mod tests {
         assert_eq!(EtcdVersion::read("3.8.0-alpha.0"), is(8, 0));
         assert_eq!(EtcdVersion::read("3.7"), None);
         assert_eq!(EtcdVersion::read("3.7.0.1"), None);
-        assert!(EtcdVersion::read("3.5.24") == Some(OLDEST_ETCD) && is(5, 9) < Some(OLDEST_ETCD));
+        assert!(is(5, 9) < Some(OLDEST_ETCD));
+        // What kubeadm of v1.32.0 and v1.33.0 starts itself, and the bound of 1.34 to 1.37.
+        for (kubernetes, takes, refuses) in [
+            ("v1.32.0", is(5, 16), is(5, 10)),
+            ("v1.33.0", is(5, 21), is(5, 10)),
+            ("v1.34.4", is(5, 24), is(5, 23)),
+        ] {
+            let oldest = Some(oldest_etcd(kubernetes.parse().expect("a version")));
+            assert!(takes >= oldest && refuses < oldest, "{kubernetes}");
+        }
     }
 }

@@ -15,18 +15,26 @@ use crate::role::types::KubernetesVersion;
 
 pub const PATH: &str = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config";
 
-/// The version in the ConfigMap `kubeadm-config`, which `kubeadm upgrade apply` writes anew.
-pub fn noted(config: &Value) -> Option<KubernetesVersion> {
+/// The version in the ConfigMap `kubeadm-config`, which `kubeadm upgrade apply` writes anew. What follows the numbers, as in
+/// `v1.37.0-rc.1`, says nothing of what goes with what.
+fn noted(config: &Value) -> Option<KubernetesVersion> {
     let text = config["data"]["ClusterConfiguration"].as_str()?;
-    text.lines().find_map(|line| line.strip_prefix("kubernetesVersion: "))?.trim().parse().ok()
+    let version = text.lines().find_map(|line| line.strip_prefix("kubernetesVersion: "))?;
+    version.trim().trim_matches(['"', '\'']).split(['-', '+']).next()?.parse().ok()
+}
+
+/// Whether a machine with this kubeadm may join by what the ConfigMap says. One without a version is waited for: nobody knows
+/// whether it may.
+pub fn verdict(config: &Value, kubeadm: KubernetesVersion, control_plane: bool) -> Attempt<()> {
+    match noted(config).map(|cluster| refusal(kubeadm, cluster, control_plane)) {
+        Some(None) => Attempt::Ready(()),
+        Some(Some(error)) => Attempt::Never(error),
+        None => Attempt::NotYet("the ConfigMap kubeadm-config names no version".into()),
+    }
 }
 
 /// Why a machine with this kubeadm may not join a cluster of that version.
-pub fn refusal(
-    kubeadm: KubernetesVersion,
-    cluster: KubernetesVersion,
-    control_plane: bool,
-) -> Option<StepError> {
+fn refusal(kubeadm: KubernetesVersion, cluster: KubernetesVersion, control_plane: bool) -> Option<StepError> {
     let newer = (kubeadm.major, kubeadm.minor) > (cluster.major, cluster.minor);
     let older = (kubeadm.major, kubeadm.minor) < (cluster.major, cluster.minor);
     let why = if control_plane && (newer || older) {
@@ -65,13 +73,7 @@ pub fn may_write_etcd(
                 lock.keep();
             }
             let error = match access.get(PATH) {
-                Ok(config) => {
-                    return match noted(&config).map(|cluster| refusal(kubeadm, cluster, true)) {
-                        Some(None) => Attempt::Ready(()),
-                        Some(Some(error)) => Attempt::Never(error),
-                        None => Attempt::NotYet("the ConfigMap kubeadm-config names no version".into()),
-                    };
-                }
+                Ok(config) => return verdict(&config, kubeadm, true),
                 Err(error) => error,
             };
             let theirs = peers.iter().find_map(|peer| etcd.minor_version(*peer).ok());
@@ -99,6 +101,25 @@ pub fn may_write_etcd(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_that_is_not_there_is_waited_for_and_a_suffix_is_read_over() {
+        let said = |line: &str| {
+            let config = serde_json::json!({"data": {"ClusterConfiguration": format!("kind: ClusterConfiguration\n{line}\n")}});
+            verdict(&config, "v1.36.3".parse().expect("a version"), false)
+        };
+        for line in ["kubernetesVersion: v1.36.0-rc.1", "kubernetesVersion: \"v1.37.2+vendor.1\""] {
+            assert!(matches!(said(line), Attempt::Ready(())), "{line}");
+        }
+        assert!(matches!(said("kubernetesVersion: v1.35.0-beta.0"), Attempt::Never(_)));
+        for line in ["", "kubernetesVersion: latest", "kubernetesVersion:"] {
+            assert!(matches!(said(line), Attempt::NotYet(_)), "{line}");
+        }
+        assert!(matches!(
+            verdict(&Value::Null, "v1.36.3".parse().expect("a version"), true),
+            Attempt::NotYet(_)
+        ));
+    }
 
     #[test]
     fn only_a_kubeadm_of_the_clusters_minor_version_makes_a_control_plane() {

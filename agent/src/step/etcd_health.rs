@@ -11,7 +11,7 @@ use crate::host::{Host, read_text};
 use crate::kube::{Credentials, KubeError, Server};
 use crate::render::ETCD_CLIENT_PORT;
 use crate::retry::Attempt;
-use crate::role::etcd_version::{EtcdVersion, OLDEST_ETCD};
+use crate::role::etcd_version::EtcdVersion;
 use crate::role::types::{DnsName, Secret};
 
 /// For one answer.
@@ -48,6 +48,8 @@ fn version(host: &dyn Host, ca: &str, credentials: &Credentials, ip: Ipv4Addr) -
 pub struct Healthy {
     pub members: BTreeMap<DnsName, Ipv4Addr>,
     pub own: Option<Ipv4Addr>,
+    /// That kubeadm takes.
+    pub oldest: EtcdVersion,
     pub ca: String,
     /// The client's certificate and key, without their endings.
     pub identity: String,
@@ -66,10 +68,11 @@ impl Healthy {
             let trouble = match health(host, &self.ca, &credentials, *ip) {
                 Err(trouble) => trouble,
                 Ok(()) => match version(host, &self.ca, &credentials, *ip) {
-                    Some(version) if version < OLDEST_ETCD => {
+                    Some(version) if version < self.oldest => {
                         return Attempt::Never(StepError::lasting(
                             format!(
-                                "{name} ({ip}) runs etcd {version}: kubeadm takes an external etcd from {OLDEST_ETCD} on"
+                                "{name} ({ip}) runs etcd {version}: kubeadm takes an external etcd from {} on",
+                                self.oldest
                             ),
                             "bake the image of the etcd machines with the etcd that kubeadm names, and boot them with it",
                         ));

@@ -97,6 +97,10 @@ impl Join {
                 "boot the VM from a fresh disk",
             ));
         }
+        if before.is_some() {
+            // This boot's seed may be a fresh one: the token of the one before may have ended meanwhile.
+            self.write_configuration(cx)?;
+        }
         if before < Some(Stage::Prepared) {
             self.prepare(cx, before.is_some())?;
             // kubeadm syncs nothing, and from here on its files are taken for whole.
@@ -104,7 +108,8 @@ impl Join {
             set_stage(cx.host, Stage::Prepared)?;
         }
         if let Some(control_plane) = &self.control_plane {
-            self.finish_control_plane(cx, control_plane, before)?;
+            self.finish_control_plane(cx, control_plane, before)
+                .map_err(|error| blame_the_token(cx, error))?;
         }
         Ok(before.map(|_| "completed what an interrupted run had begun".to_owned()))
     }
@@ -154,9 +159,15 @@ impl Join {
             stale::wait_until_gone(cx)?;
         }
         set_stage(cx.host, Stage::Begun)?;
+        self.write_configuration(cx)?;
+        kubeadm::run(cx, "join", self.first(), began)
+    }
+
+    /// What each of kubeadm's phases reads.
+    fn write_configuration(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
         files::write(cx.host, &self.discovery)?;
         files::write(cx.host, &self.config)?;
-        kubeadm::run(cx, "join", self.first(), began)
+        Ok(())
     }
 
     /// The kubelet has its certificate, so kubeadm's only remaining work is to note the CRI socket on the
@@ -264,11 +275,8 @@ fn wait_for_cluster(cx: &mut Context<'_>, version: KubernetesVersion) -> Result<
                 match host.get(&server, &credentials, cluster_version::PATH, Duration::from_secs(10)) {
                     Ok(text) => {
                         let config = serde_json::from_str(&text).unwrap_or_default();
-                        let cluster = cluster_version::noted(&config);
                         let control_plane = spec.control_plane().is_some();
-                        let refusal =
-                            cluster.and_then(|v| cluster_version::refusal(version, v, control_plane));
-                        return refusal.map_or(Attempt::Ready(()), Attempt::Never);
+                        return cluster_version::verdict(&config, version, control_plane);
                     }
                     Err(error) if error.status() == Some(401) => {
                         silent = false;
@@ -308,6 +316,22 @@ fn wait_for_cluster(cx: &mut Context<'_>, version: KubernetesVersion) -> Result<
 /// kubeadm makes the tokens before it makes `cluster-info`. An API server that has that and does not know the token
 /// after so long has its list of tokens, and this one is not in it.
 const KNOWN_AFTER: Duration = Duration::from_secs(20);
+
+/// kubeadm says of a token that the cluster does not know only that it may not read something. Nobody is asked before a phase:
+/// where the API needs this very member, it answers only afterwards.
+fn blame_the_token(cx: &Context<'_>, error: StepError) -> StepError {
+    let (host, spec) = (cx.host, cx.spec);
+    let Some(kubernetes) = spec.kubernetes() else { return error };
+    let unknown = |server: &Server| {
+        let credentials = Credentials::Bearer(Secret::new(kubernetes.token.expose()));
+        let answer = host.get(server, &credentials, cluster_version::PATH, Duration::from_secs(10));
+        answer.is_err_and(|e| e.status() == Some(401)) && has_tokens(host, server)
+    };
+    match kubeadm::endpoint_servers(host, spec) {
+        Ok(servers) if servers.iter().any(unknown) => UnknownToken::of(host, spec, kubernetes).into(),
+        _ => error,
+    }
+}
 
 fn has_tokens(host: &dyn Host, server: &Server) -> bool {
     let path = "/api/v1/namespaces/kube-public/configmaps/cluster-info";

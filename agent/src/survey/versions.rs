@@ -55,10 +55,10 @@ impl Judge<'_> {
             .unwrap_or_default();
         let noted = config.lines().find_map(|l| l.strip_prefix("kubernetesVersion: "));
         if let Some(noted) = noted.and_then(minor).filter(|noted| *noted != api) {
-            self.find("kubeadm-config", format!("says 1.{noted}, the API server is {server}"), "a control plane that joins would be of the noted version: kubectl -n kube-system edit configmap kubeadm-config");
+            self.find("kubeadm-config", format!("says 1.{noted}, the API server is {server}"), "a control plane that joins would be of the noted version; an upgrade that stopped halfway is ended by `kubeadm upgrade apply` once more on a control plane");
         }
         if self.answers.kubeadm.is_none() {
-            self.find("kubeadm-config", "the ConfigMap is missing: no node can join", "on a control plane: kubeadm init phase upload-config kubeadm --config /etc/kindling/kubeadm.yaml");
+            self.find("kubeadm-config", "the ConfigMap is missing: no node can join", "`kindling plan --cluster cluster.toml --node NAME` for the first control plane shows its /etc/kindling/kubeadm.yaml, which no node keeps: on a control plane, `kubeadm init phase upload-config kubeadm --config FILE` with that");
         }
     }
 

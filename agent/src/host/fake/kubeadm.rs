@@ -131,6 +131,9 @@ impl Fake {
         self.put(CERTIFICATE, "pem");
         self.start_kubelet();
         self.cluster.borrow_mut().is_marked = true;
+        if self.kubeadm_version().minor >= 36 {
+            self.cluster.borrow_mut().bindings.insert("kubeadm:apiserver-kubelet-client".into());
+        }
         self.make_dns();
         Ok(String::new())
     }
