@@ -35,6 +35,8 @@ check_cri_dockerd() {
         [[ -s $CRI_DOCKERD_FROM ]] || die "CRI_DOCKERD=$CRI_DOCKERD_FROM: no such file; a program, a .deb or a release archive (.tgz),
 a file or a URL; or none"
         CRI_DOCKERD_FROM=$(realpath "$CRI_DOCKERD_FROM")
+        # Here, not only when it is laid: a bake that has nothing to do lays nothing.
+        cri_dockerd_sum "$CRI_DOCKERD_FROM"
     fi
 }
 

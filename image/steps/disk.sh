@@ -154,13 +154,15 @@ update_images() {
 update_folder() {
     [[ ! -d $OUT/update ]] || return 0
     say "writing what machines are updated from"
-    local new=$OUT/new part label uuid start size
+    local new=$OUT/new part label uuid start size table
     clear_folder "$new"
+    table=$(slots "$OUT/kindling.raw")
+    [[ $table == *"kindling_$VERSION"* ]] || die "$OUT/kindling.raw has no partitions of version $VERSION"
     while read -r part label uuid start size; do
         [[ $label == "kindling_$VERSION" ]] || continue
         dd if="$OUT/kindling.raw" bs=1M iflag=skip_bytes,count_bytes skip=$((start * 512)) count=$((size * 512)) status=none |
             xz -0 --threads=0 >"$new/${label}_$uuid.$part.raw.xz"
-    done < <(slots "$OUT/kindling.raw")
+    done <<<"$table"
     cp "$OUT/kindling.efi" "$new/kindling_$VERSION.efi"
     ((${#IMAGE_ARCHIVES[@]} == 0)) || update_images | xz -0 --threads=0 >"$new/kindling_$VERSION.images.tar.xz"
     (cd "$new" && sha256sum -- * >SHA256SUMS)

@@ -2,26 +2,34 @@
 # The container images that an image is baked with: which, and from where. Read by `image/bake`.
 
 check_images() {
-    local word file
+    local word name='[^=/:]+(:[0-9]+)?(/[^=/:]+)*'
     IMAGE_ARCHIVES=() IMAGES_OF_KUBEADM='' IMAGE_REPOSITORY=${IMAGE_REPOSITORY-}
     for word in ${IMAGES-}; do
         if [[ $word == kubeadm ]]; then
             IMAGES_OF_KUBEADM=yes
         elif [[ -d $word ]]; then
-            while read -r file; do IMAGE_ARCHIVES+=("$file"); done < <(find "$(realpath "$word")" -maxdepth 1 -name '*.tar' | LC_ALL=C sort)
-        elif [[ -s $word ]]; then
+            add_archives "$(realpath "$word")" || die "IMAGES=: the folder \"$word\" holds no archive of images (.tar, not compressed)"
+        elif [[ -s $word && $word == *.tar ]]; then
             IMAGE_ARCHIVES+=("$(realpath "$word")")
         else
             die "IMAGES=: \"$word\" is neither an archive of images (.tar), nor a folder of such, nor the word kubeadm"
         fi
     done
     if [[ $KUBERNETES == dir && -d $KUBERNETES_DIR/images ]]; then
-        while read -r file; do IMAGE_ARCHIVES+=("$file"); done < <(find "$KUBERNETES_DIR/images" -maxdepth 1 -name '*.tar' | LC_ALL=C sort)
+        add_archives "$KUBERNETES_DIR/images" || die "$KUBERNETES_DIR/images holds no archive of images (.tar, not compressed)"
     fi
     for word in ${IMAGE_MIRRORS-}; do
-        [[ $word =~ ^[^=/]+(/[^=]+)?=[^=/]+(/[^=]+)?$ ]] ||
+        [[ $word =~ ^$name=$name$ ]] ||
             die "IMAGE_MIRRORS=: \"$word\" is not of the form ghcr.io=harbor.example.org/ghcr"
     done
+}
+
+# Those of a folder; fails where it has none.
+add_archives() { # FOLDER
+    local found
+    found=$(find "$1" -maxdepth 1 -name '*.tar' | LC_ALL=C sort)
+    [[ -n $found ]] || return 1
+    mapfile -t -O ${#IMAGE_ARCHIVES[@]} IMAGE_ARCHIVES <<<"$found"
 }
 
 # The manifests of add-ons that the image will have: its own, and the folder's, which come over these.

@@ -19,7 +19,7 @@ check_options() {
             [[ -s $KUBERNETES_DIR/VERSION && -d $KUBERNETES_DIR/bin ]] || die "$KUBERNETES_DIR has no VERSION or no bin/"
             KUBERNETES_DIR=$(realpath "$KUBERNETES_DIR")
             KUBERNETES_VERSION=$(<"$KUBERNETES_DIR/VERSION")
-            [[ $KUBERNETES_VERSION =~ ^v1\.([0-9]+)\.[0-9]+ ]] ||
+            [[ $KUBERNETES_VERSION =~ ^v1\.([0-9]+)\.[0-9]+$ ]] ||
                 die "$KUBERNETES_DIR/VERSION says \"$KUBERNETES_VERSION\": not a version such as v1.36.3"
             ((BASH_REMATCH[1] >= 32)) || die "$KUBERNETES_DIR is Kubernetes $KUBERNETES_VERSION: older than 1.32"
             ;;

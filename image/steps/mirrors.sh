@@ -5,12 +5,15 @@
 # URIs of the host's own apt sources: `host_uris debian` finds .../debian. By what an update would fetch, because
 # `apt-get indextargets` knows only what was downloaded already, which is nothing on a new machine.
 host_uris() {
-    local all suite="[^/'-]+"
-    # A host such as security.ubuntu.com has nothing but updates of a suite; only Debian's security archive is one by itself.
-    [[ $1 != *-security ]] || suite="[^/']+"
+    local all
     # Fails where a source is malformed, such as one with an empty `URIs:`; then this machine has none that can be used.
     all=$(apt-get update --print-uris 2>/dev/null) || return 0
-    sed -nE "s|^'(https?://[^']*/$1)/+dists/$suite/.*|\1|p" <<<"$all" | awk '!seen[$0]++'
+    # A host such as security.ubuntu.com has nothing but updates of a suite; only Debian's security archive is one by itself.
+    # Somebody else's archive may end in the same word, such as Docker's, but has no updates beside the suite: it comes last.
+    sed -nE "s|^'(https?://[^']*/$1)/+dists/([^/']+)/.*|\1 \2|p" <<<"$all" | awk -v by_itself="$([[ $1 != *-security ]] || echo yes)" '
+        by_itself || $2 !~ /-/ { if (!seen[$1]++) order[++count] = $1 }
+        $2 ~ /-updates$/ { whole[$1] = 1 }
+        END { for (pass = 1; pass >= 0; pass--) for (n = 1; n <= count; n++) if ((order[n] in whole) == pass) print order[n] }'
 }
 
 # The first of them, or else the distribution's own host.

@@ -29,13 +29,24 @@ node_tree() {
 
 lay_kubernetes() {
     local file
-    for file in "$KUBERNETES_DIR"/bin/*; do install -m 0755 "$file" "$TREE/usr/bin/${file##*/}"; done
+    for file in "$KUBERNETES_DIR"/bin/*; do
+        ! is_program "$file" || install -m 0755 "$file" "$TREE/usr/bin/${file##*/}"
+    done
     for file in "$KUBERNETES_DIR"/cni/*; do
-        [[ ! -f $file ]] || install -m 0755 "$file" "$TREE/usr/lib/cni/${file##*/}"
+        ! is_program "$file" || install -m 0755 "$file" "$TREE/usr/lib/cni/${file##*/}"
     done
     for file in "$KUBERNETES_DIR"/addons/*; do
         [[ ! -f $file ]] || install -m 0644 "$file" "$TREE/usr/share/kindling/addons/${file##*/}"
     done
+}
+
+# By its first bytes, as an unpacked release has LICENSE and README.md beside its programs, and a copy may have lost their modes.
+is_program() { # FILE
+    [[ -f $1 ]] || return 1
+    case $(od -An -tx1 -N4 "$1" | tr -d ' \n') in
+        7f454c46 | 2321*) return 0 ;;
+        *) return 1 ;;
+    esac
 }
 
 # Links made anew by systemd-tmpfiles wherever /var is empty, and made here for the first boot.

@@ -12,7 +12,7 @@ from report import aim, cell, spread, table
 IMAGE = pathlib.Path("build/image/test")
 WORK = pathlib.Path("build/bench/image")
 # Decimal megabytes of the qcow2, with the images of Kubernetes and without.
-AIMS = {"with": 1200, "without": 600}
+AIMS = {"with": 600, "without": 600}
 BOOT = [("initrd", "kernel starts the initrd"), ("userspace", "the root is switched to"), ("agent", "the agent starts")]
 
 

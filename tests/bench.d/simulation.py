@@ -19,7 +19,7 @@ AIM = 5
 
 
 def measure(_count):
-    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet", "--example", NAME], check=True)
+    subprocess.run(["image/cargo", "build", "--release", "--locked", "--quiet", "--example", NAME], check=True)
     ways = []
     for name, options in WAYS:
         command = [f"target/release/examples/{NAME}", *options]

@@ -36,9 +36,10 @@ def measure(_):
     packages = ("ip:iproute2 keepalived:keepalived haproxy:haproxy nginx:nginx curl:curl pgrep:procps killall:psmisc "
                 "python3:python3")
     subprocess.run(["bash", "-c", f". tests/lib/packages.sh && need_packages {packages}"], check=True)
-    command = ["cargo", "test", "--locked", "--test", "vip_bench", "--", "--ignored", "--nocapture"]
+    command = ["image/cargo", "test", "--locked", "--test", "vip_bench", "--", "--ignored", "--nocapture"]
     log = out.with_suffix(".log")
-    environment = os.environ | {"TRIALS": trials, "OUT": str(out.resolve())}
+    # Network namespaces are root's.
+    environment = os.environ | {"CARGO_AS_ROOT": "yes", "TRIALS": trials, "OUT": str(out.resolve())}
     # The watcher of the product, where it is built; the tests' own otherwise.
     if KINDLING.exists():
         environment["KINDLING"] = str(KINDLING.resolve())

@@ -6,6 +6,9 @@
 # shellcheck source-path=SCRIPTDIR source=mains.sh
 . "$here/mains.sh"
 
+# Where go.dev's own instructions put it; sudo's PATH is another one.
+command -v go >/dev/null || [ ! -x /usr/local/go/bin/go ] || export PATH=$PATH:/usr/local/go/bin
+
 # Those that are the same for every Kubernetes.
 shared_programs=(cri-tools-v1.37.0 flannel-v0.28.10 flannel-cni-v0.9.1)
 [ -z "${CONTAINERD-}" ] || shared_programs+=("containerd-$CONTAINERD")

@@ -61,6 +61,8 @@ fetch_source() {
 			"docker://$image" "docker-archive:$2/images/${name/:/-}.tar:$image" ||
 			die "cannot fetch the image $image (KUBERNETES_SOURCE=module compiles instead)"
 	done
-	"$here/unpack" "$2"/images/etcd-*.tar "$2/bin" usr/local/bin/etcd usr/local/bin/etcdctl usr/local/bin/etcdutl
+	"$here/unpack" "$2"/images/etcd-*.tar "$2/bin" usr/local/bin/etcd usr/local/bin/etcdctl
+	# It came with etcd 3.6.
+	case $version in v1.32.* | v1.33.*) ;; *) "$here/unpack" "$2"/images/etcd-*.tar "$2/bin" usr/local/bin/etcdutl ;; esac
 	mkdir -p "$1/programs"
 }
