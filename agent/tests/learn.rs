@@ -56,6 +56,7 @@ fn haproxy_learns_of_a_later_api_server_without_a_restart_and_of_one_that_left()
     }
     let mut world = grown("haproxy");
     let pids = ["lb1", "lb2"].map(|lb| world.pids(lb, "haproxy"));
+    assert!(pids.iter().all(|of| !of.is_empty()), "{pids:?}");
     let traffic = Traffic::start(&world, "client");
     let spec = world.plug_node("api3");
     world.serve(&spec, Certificate::Own);

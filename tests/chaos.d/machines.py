@@ -26,6 +26,8 @@ class Machines:
         self.folder, self.nodes, self.endpoint, self.kubectl_path = folder, nodes, endpoint, kubectl
         self.state = folder / "state"
         self.names = list(nodes)
+        # When each was powered on last, in seconds since the epoch.
+        self.begun = {}
         self.control_planes = [name for name, node in nodes.items() if node["role"] == "control-plane"]
         self.kubernetes = [name for name, node in nodes.items() if node["role"] != "load-balancer"]
 
@@ -45,6 +47,8 @@ class Machines:
         return f"{self.bridge}-{name}"
 
     def power(self, what, *names):
+        if what == "on":
+            self.begun |= {name: int(time.time()) for name in names if not self.is_on(name)}
         run(KINDLING, "power", "--state", self.state, what, *names)
 
     def is_on(self, name):
@@ -80,19 +84,22 @@ class Machines:
             v1.write_text("FROZEN" if frozen else "THAWED")
         elif v2.exists():
             v2.write_text("1" if frozen else "0")
+        elif self.is_on(name):
+            raise RuntimeError(f"{name} cannot be frozen: neither {v1} nor {v2} is there")
 
     def port(self, name):
         return f"n{self.names.index(name)}"
 
     def link(self, name, up):
-        run("ip", "-n", self.bridge, "link", "set", self.port(name), "up" if up else "down", check=False)
+        run("ip", "-n", self.bridge, "link", "set", self.port(name), "up" if up else "down",
+            check=not up and self.is_on(name))
 
     def partition(self, names):
         """These machines see each other, and nobody else."""
         run("ip", "-n", self.bridge, "link", "add", "br1", "type", "bridge", check=False)
         run("ip", "-n", self.bridge, "link", "set", "br1", "up", check=False)
         for name in names:
-            run("ip", "-n", self.bridge, "link", "set", self.port(name), "master", "br1", check=False)
+            run("ip", "-n", self.bridge, "link", "set", self.port(name), "master", "br1", check=self.is_on(name))
 
     def heal(self):
         for name in self.names:
@@ -100,7 +107,7 @@ class Machines:
 
     def lose_packets(self, name, losing):
         self.inside(name, "iptables", "-A" if losing else "-D", "INPUT", "-m", "statistic", "--mode", "random",
-                    "--probability", "0.1", "-j", "DROP", check=False)
+                    "--probability", "0.1", "-j", "DROP", check=losing and self.is_on(name))
 
     # What the cluster shows.
 
@@ -127,6 +134,9 @@ class Machines:
             return f"kube-system has {len(uids)} UIDs"
         for name in self.names:
             status = self.status(name)
+            # What it was before its power was cut says nothing.
+            if status.get("started", 0) < self.begun.get(name, 0):
+                return f"{name}: its agent did not begin yet"
             if status.get("state") != "done":
                 return f"{name}: its agent is {status.get('state')}: {status.get('failure')}"
         return None

@@ -52,6 +52,7 @@ workload_runs() {
 # network between nodes in one. Each answer is any of the pods'.
 names_lead_elsewhere() {
     local node answers
+    (($#)) || return 1
     for node in "$@"; do
         answers=$(kubectl exec "$(web_pod "$node")" -- sh -c 'for n in 1 2 3 4 5 6 7 8 9 10; do timeout 5 wget -qO- http://web/; done' | sort -u)
         echo "from $node: ${answers//$'\n'/ }"
@@ -64,6 +65,7 @@ names_lead_elsewhere() {
 show_names() {
     local all
     mapfile -t all < <(kubectl get nodes -o jsonpath='{range .items[*]}{.metadata.name}{"\n"}{end}')
+    ((${#all[@]})) || fail "the cluster tells no nodes"
     workload >/dev/null
     eventually "from each node the name of a Service, web, leads to a pod of another one" 60 names_lead_elsewhere "${all[@]}"
     cat "$work/last"

@@ -51,7 +51,10 @@ console_shows() { # CONSOLE PATTERN
 }
 
 reported() { # CONSOLE KEY
-    tr -d '\r' <"$1" | sed -n "s/^.*report: $2=//p" | tail -n 1
+    local line
+    # What was never said is not the same as nothing.
+    line=$(tr -d '\r' <"$1" | grep -a "report: $2=" | tail -n 1) || { echo '(not reported)' && return 0; }
+    printf '%s\n' "${line##*report: "$2"=}"
 }
 
 expect() { # WHAT WANTED GOT

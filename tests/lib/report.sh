@@ -67,14 +67,15 @@ if [[ -e /dev/disk/by-label/UPDATE && ! -e /var/updated ]]; then
     # A load balancer has no use for it; a node would bring its images.
     systemctl start containerd.service
     # An image that this version has not, and the next one brings.
-    image=$(ctr -n k8s.io images ls -q | grep /pause:)
-    ctr -n k8s.io images rm --sync "$image" >/dev/null
+    image=$(ctr -n k8s.io images ls -q | grep -m 1 /pause:)
+    ctr -n k8s.io images rm --sync "${image:-none}" >/dev/null
+    say removed "${image:-none}, $(ctr -n k8s.io images ls -q | grep -c /pause:) left"
     mount -o ro /dev/disk/by-label/UPDATE /run/update
     # Not by PIPESTATUS: systemd-run takes what is in braces behind a dollar sign for a variable of its own.
     set -o pipefail
     kindling-slot update /run/update 2>&1 | sed '/%\.$/d; s/^/update: /' >/dev/console
     say update $?
-    say brought "$(ctr -n k8s.io images ls | grep -F "$image " | grep -o 'pinned=pinned')"
+    say brought "$(ctr -n k8s.io images ls | grep -F "${image:-none} " | grep -o 'pinned=pinned')"
     say left-over "$(find /var/lib/kindling/update /var/lib/kindling/images -name '*.tar' -printf '%f ' 2>/dev/null)"
     say slots "$(kindling-slot status 2>&1 | xargs)"
     say new-slot "$(kindling-slot run kindling --version 2>&1 | xargs)"

@@ -157,9 +157,14 @@ mod tests {
         let frozen = TcpListener::bind("127.0.0.1:0").unwrap();
         let rules = Rules::of(Check::Proxy);
         let mut probe = Probe::new(Check::Proxy, frozen.local_addr().unwrap(), rules, "").unwrap();
-        for _ in 0..4 {
-            assert_eq!(probe.ask(), Outcome::Silent);
-        }
+        // A look at a moment when this very process was kept waiting says nothing; most must say something.
+        let seen: Vec<Outcome> = (0..8).map(|_| probe.ask()).collect();
+        let silent = seen.iter().filter(|outcome| **outcome == Outcome::Silent).count();
+        assert!(silent >= 4 && seen.iter().all(is_nothing), "{seen:?}");
+    }
+
+    fn is_nothing(outcome: &Outcome) -> bool {
+        matches!(outcome, Outcome::Silent | Outcome::Late)
     }
 
     /// On an emulated or starved machine: every handshake takes its time, also of a client that is gone.
@@ -190,11 +195,14 @@ mod tests {
         let (address, ca) = busy_server(Duration::from_millis(2500));
         let rules = Rules::of(Check::ApiServer);
         let mut probe = Probe::new(Check::ApiServer, address, rules, &ca).unwrap();
-        for _ in 0..rules.decided() {
-            assert_eq!(probe.ask(), Outcome::Silent);
+        let mut before = Vec::new();
+        while let Some(nothing) = Some(probe.ask()).filter(is_nothing) {
+            before.push(nothing);
+            assert!(before.len() < 20, "{before:?}");
         }
-        // The second one has two seconds again, too few for a handshake: the connection was kept.
-        assert_eq!([probe.ask(), probe.ask()], [Outcome::Healthy; 2]);
+        assert!(before.len() >= rules.decided() as usize, "{before:?}");
+        // This one has two seconds again, too few for a handshake: the connection was kept.
+        assert_eq!(probe.ask(), Outcome::Healthy);
     }
 
     #[test]
