@@ -54,7 +54,9 @@ names_lead_elsewhere() {
     local node answers
     (($#)) || return 1
     for node in "$@"; do
-        answers=$(kubectl exec "$(web_pod "$node")" -- sh -c 'for n in 1 2 3 4 5 6 7 8 9 10; do timeout 5 wget -qO- http://web/; done' | sort -u)
+        # A stream has no deadline of its own, and may have been led to a machine that just lost its power.
+        answers=$(timeout 75 "$bin/kubectl" --kubeconfig "$work/state/admin.conf" exec "$(web_pod "$node")" -- \
+            sh -c 'for n in 1 2 3 4 5 6 7 8 9 10; do timeout 5 wget -qO- http://web/; done' | sort -u)
         echo "from $node: ${answers//$'\n'/ }"
         # An empty answer is none.
         grep -vx "$node" <<<"$answers" | grep -q . || return 1
