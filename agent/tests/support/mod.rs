@@ -10,8 +10,9 @@ use kindling::facts::{Facts, Interface};
 use kindling::host::fake::Fake;
 use kindling::input::Source;
 use kindling::plan::plan;
-use kindling::role::NodeSpec;
 use kindling::role::etcd_version::EtcdVersion;
+use kindling::role::types::RuntimeName;
+use kindling::role::{NodeSpec, Role};
 use kindling::status::{ConsoleLine, Status};
 
 pub fn secrets() -> &'static Secrets {
@@ -157,4 +158,11 @@ pub fn machine(node: &str) -> Fake {
     }
     host.etcd_is_up.set(node.starts_with('x'));
     host
+}
+
+pub fn with_runtime(node: &str, runtime: RuntimeName) -> NodeSpec {
+    let mut spec = spec(node);
+    let Role::Worker(kubernetes) = &mut spec.role else { panic!("{node} is no worker") };
+    kubernetes.runtime = runtime;
+    spec
 }
