@@ -106,7 +106,7 @@ cri_dockerd_sum() { # FILE
 # The program out of a package, an archive, or as it is; told apart by their first bytes.
 unpack_cri_dockerd() { # FILE PROGRAM
     local members member=''
-    case $(od -An -tx1 -N4 "$1" | tr -d ' \n') in
+    case $(first_bytes "$1") in
         213c6172) dpkg-deb --fsys-tarfile "$1" | tar -xOf - --wildcards '*/usr/bin/cri-dockerd' >"$2" 2>/dev/null || member=missing ;;
         1f8b*)
             members=$(tar -tzf "$1") || die "$CRI_DOCKERD_FROM: the archive cannot be read"

@@ -52,9 +52,12 @@ store mounts overlays. The same as root:
   $(again)"
 }
 
+# By which files are told apart, as four bytes in hexadecimal.
+first_bytes() { od -An -tx1 -N4 "$1" | tr -d ' \n'; }
+
 # Whether a program is of the image's architecture: e_machine of its header, elf(5).
 of_architecture() { # PROGRAM
-    [[ $(od -An -tx1 -N4 "$1" | tr -d ' \n') == 7f454c46 && $(od -An -tu2 -j18 -N2 "$1" | tr -d ' ') == "$ELF_MACHINE" ]]
+    [[ $(first_bytes "$1") == 7f454c46 && $(od -An -tu2 -j18 -N2 "$1" | tr -d ' ') == "$ELF_MACHINE" ]]
 }
 
 # Digest of files and folders: names, modes and contents. Contents are read again only if a name, size or time

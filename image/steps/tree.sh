@@ -42,11 +42,7 @@ lay_kubernetes() {
 
 # By its first bytes, as an unpacked release has LICENSE and README.md beside its programs, and a copy may have lost their modes.
 is_program() { # FILE
-    [[ -f $1 ]] || return 1
-    case $(od -An -tx1 -N4 "$1" | tr -d ' \n') in
-        7f454c46 | 2321*) return 0 ;;
-        *) return 1 ;;
-    esac
+    [[ -f $1 && $(first_bytes "$1") =~ ^(7f454c46|2321) ]]
 }
 
 # Links made anew by systemd-tmpfiles wherever /var is empty, and made here for the first boot.

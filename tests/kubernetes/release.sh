@@ -41,7 +41,7 @@ fetch() {
 
 # fetch_source WORK OUT: programs in OUT/bin, images in OUT/images; sets `epoch`.
 fetch_source() {
-	local name image architecture wanted named
+	local name image architecture wanted named etcd=(usr/local/bin/etcd usr/local/bin/etcdctl)
 	architecture=$(dpkg --print-architecture)
 	say "kubernetes $version as it was released, from $releases"
 	for name in kubeadm kubelet kubectl; do
@@ -61,8 +61,8 @@ fetch_source() {
 			"docker://$image" "docker-archive:$2/images/${name/:/-}.tar:$image" ||
 			die "cannot fetch the image $image (KUBERNETES_SOURCE=module compiles instead)"
 	done
-	"$here/unpack" "$2"/images/etcd-*.tar "$2/bin" usr/local/bin/etcd usr/local/bin/etcdctl
 	# It came with etcd 3.6.
-	case $version in v1.32.* | v1.33.*) ;; *) "$here/unpack" "$2"/images/etcd-*.tar "$2/bin" usr/local/bin/etcdutl ;; esac
+	case $version in v1.32.* | v1.33.*) ;; *) etcd+=(usr/local/bin/etcdutl) ;; esac
+	"$here/unpack" "$2"/images/etcd-*.tar "$2/bin" "${etcd[@]}"
 	mkdir -p "$1/programs"
 }

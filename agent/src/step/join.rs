@@ -13,7 +13,7 @@ use crate::host::{Command, Host, date, exists, read_text};
 use crate::kube::{Credentials, KubeError, Server};
 use crate::plan::FileSpec;
 use crate::retry::{Attempt, Patience, wait};
-use crate::role::types::{KubernetesVersion, Secret};
+use crate::role::types::{BootstrapToken, KubernetesVersion, Secret};
 use crate::role::{Kubernetes, NodeSpec};
 
 /// How far the join on this disk has come: a word of [`Stage`]. Written before the first `kubeadm join`, so what
@@ -271,8 +271,7 @@ fn wait_for_cluster(cx: &mut Context<'_>, version: KubernetesVersion) -> Result<
             let mut reason = format!("nobody answers at {endpoint}");
             let mut silent = true;
             for server in servers {
-                let credentials = Credentials::Bearer(Secret::new(token.expose()));
-                match host.get(&server, &credentials, cluster_version::PATH, Duration::from_secs(10)) {
+                match ask_by_token(host, &server, &token) {
                     Ok(text) => {
                         let config = serde_json::from_str(&text).unwrap_or_default();
                         let control_plane = spec.control_plane().is_some();
@@ -323,14 +322,19 @@ fn blame_the_token(cx: &Context<'_>, error: StepError) -> StepError {
     let (host, spec) = (cx.host, cx.spec);
     let Some(kubernetes) = spec.kubernetes() else { return error };
     let unknown = |server: &Server| {
-        let credentials = Credentials::Bearer(Secret::new(kubernetes.token.expose()));
-        let answer = host.get(server, &credentials, cluster_version::PATH, Duration::from_secs(10));
+        let answer = ask_by_token(host, server, &kubernetes.token);
         answer.is_err_and(|e| e.status() == Some(401)) && has_tokens(host, server)
     };
     match kubeadm::endpoint_servers(host, spec) {
         Ok(servers) if servers.iter().any(unknown) => UnknownToken::of(host, spec, kubernetes).into(),
         _ => error,
     }
+}
+
+/// For the cluster's configuration, as kubeadm will.
+fn ask_by_token(host: &dyn Host, server: &Server, token: &BootstrapToken) -> Result<String, KubeError> {
+    let credentials = Credentials::Bearer(Secret::new(token.expose()));
+    host.get(server, &credentials, cluster_version::PATH, Duration::from_secs(10))
 }
 
 fn has_tokens(host: &dyn Host, server: &Server) -> bool {
