@@ -162,13 +162,29 @@ class Machines:
         changed = [step["id"] for step in status["steps"] if step["state"] != "unchanged"]
         return [status["state"]] * (status["state"] != "done") + changed
 
-    def wait(self, seconds):
+    def no_name(self):
+        """Where the Service of workload.yaml does not lead to another node's pod; None if it does everywhere."""
+        self.kubectl("apply", "-f", "tests/lib/workload.yaml")
+        pods = dict(line.split() for line in self.kubectl(
+            "get", "pods", "-l", "app=web", "--field-selector", "status.phase=Running", "-o",
+            'jsonpath={range .items[*]}{.spec.nodeName}{" "}{.metadata.name}{"\\n"}{end}').splitlines())
+        if sorted(pods) != sorted(self.kubernetes):
+            return f"test pods run on {sorted(pods)}"
+        for name, pod in pods.items():
+            answers = self.kubectl("exec", pod, "--", "sh", "-c",
+                                   "for n in 1 2 3 4 5; do timeout 5 wget -qO- http://web/; done").split()
+            if not set(answers) & (set(self.kubernetes) - {name}):
+                return f"from {name} the name web leads to: {answers}"
+        return None
+
+    def wait(self, seconds, look=None):
         """Waits until all is well; answers what is wrong after so many seconds."""
+        look = look or self.wrong
         deadline = time.monotonic() + seconds
         wrong = "nothing was seen yet"
         while time.monotonic() < deadline:
             try:
-                wrong = self.wrong()
+                wrong = look()
             except (RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
                 wrong = str(error)
             if wrong is None:
