@@ -194,7 +194,7 @@ impl Facts {
         self.kubeadm = host
             .run(&Command::query("kubeadm", ["version", "-o", "short"]))
             .ok()
-            .and_then(|o| o.stdout.trim().parse().ok());
+            .and_then(|o| KubernetesVersion::of_program(&o.stdout));
         if kubernetes.runtime == RuntimeName::Containerd {
             self.containerd = host
                 .run(&Command::query("containerd", ["--version"]))

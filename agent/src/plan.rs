@@ -293,7 +293,7 @@ fn healthy(spec: &NodeSpec) -> Option<Healthy> {
         Role::Etcd(role) => Some(Healthy {
             members: role.members.clone(),
             own: Some(spec.address()),
-            oldest: OLDEST_ETCD,
+            oldest: oldest_etcd(role.kubernetes),
             ca: role.ca.clone(),
             identity: format!("{}/client", render::ETCD_PKI),
         }),

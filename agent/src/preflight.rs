@@ -1,7 +1,7 @@
 //! Preflight: everything that speaks against going on, found before anything is changed, in one report.
 
 use crate::facts::Facts;
-use crate::role::etcd_version::OLDEST_ETCD;
+use crate::role::etcd_version::oldest_etcd;
 use crate::role::types::{DnsName, KubernetesVersion};
 use crate::role::{Kubernetes, NodeSpec, OLDEST_KUBERNETES, Role};
 
@@ -38,8 +38,8 @@ pub fn check(spec: &NodeSpec, facts: &Facts) -> Vec<Finding> {
     if let Some(kubernetes) = spec.kubernetes() {
         software(kubernetes, facts, &mut found);
     }
-    if matches!(spec.role, Role::Etcd(_)) {
-        etcd(facts, &mut found);
+    if let Role::Etcd(role) = &spec.role {
+        etcd(role.kubernetes, facts, &mut found);
     }
     ports(spec, facts, &mut found);
     found
@@ -256,14 +256,17 @@ fn software(kubernetes: &Kubernetes, facts: &Facts, found: &mut Vec<Finding>) {
     }
 }
 
-fn etcd(facts: &Facts, found: &mut Vec<Finding>) {
+fn etcd(kubernetes: KubernetesVersion, facts: &Facts, found: &mut Vec<Finding>) {
+    let oldest = oldest_etcd(kubernetes);
     let remedy = "bake the image with the container image of etcd that kubeadm names among IMAGES=, or with etcd and etcdctl in bin/ of the Kubernetes folder";
     match facts.etcd {
         None => add(found, Weight::Lasting, "this image has no etcd, or no etcdctl, that runs", remedy),
-        Some(version) if version < OLDEST_ETCD => add(
+        Some(version) if version < oldest => add(
             found,
             Weight::Lasting,
-            format!("this image has etcd {version}: kubeadm takes an external etcd from {OLDEST_ETCD} on"),
+            format!(
+                "this image has etcd {version}: kubeadm {kubernetes} takes an external etcd from {oldest} on"
+            ),
             remedy,
         ),
         Some(_) => {}

@@ -17,7 +17,7 @@ use crate::plan::proxy_unit;
 use crate::published;
 use crate::role::{NodeSpec, Role};
 use crate::runtime::socket;
-use crate::step::kubeadm::{ETCD_MANIFEST, KUBELET_CONF};
+use crate::step::kubeadm::{self, ETCD_MANIFEST, KUBELET_CONF};
 
 const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
 /// There is a member on a machine of an external etcd.
@@ -200,8 +200,9 @@ impl Reset {
         let socket = socket(kubernetes.runtime);
         // The member was removed above, or nobody is to be asked.
         let skip = "--skip-phases=remove-etcd-member";
-        let reset = Command::new("kubeadm", ["reset", "--force", "--cri-socket", socket, skip]);
-        host.run(&reset.timeout(Duration::from_secs(300)))?;
+        let reset = Command::new("kubeadm", ["reset", "--force", "--cri-socket", socket, skip])
+            .timeout(Duration::from_secs(300));
+        kubeadm::ended(host, spec, "reset", &reset, host.run(&reset))?;
         host.run(&Command::new("systemctl", ["disable", "--now", "kubelet.service"]))?;
         Ok(())
     }

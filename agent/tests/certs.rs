@@ -145,6 +145,24 @@ fn what_is_due_is_renewed_and_the_pods_restart_one_after_the_other() {
     assert!(renew(&host).expect("nothing to do").starts_with("nothing is due"));
 }
 
+/// What kubeadm prints on its way is not its error.
+#[test]
+fn kubeadms_own_error_comes_first() {
+    let host = control_plane(Duration::days(300));
+    let said = "W1129 16:01:02.003456 1 a.go:1] deprecated\n\
+                error: certificate apiserver can't be renewed: no CA\n\
+                To see the stack trace of this error execute with --v=5 or higher\n";
+    host.kubeadm_fails.borrow_mut().insert("certs renew all".into(), said.into());
+    let error = renew(&host).expect_err("kubeadm fails");
+    assert!(
+        error.cause.starts_with("certificate apiserver can't be renewed: no CA (kubeadm certs renew: "),
+        "{error}"
+    );
+    assert!(error.remedy.contains("/var/log/kindling/kubeadm.log"), "{}", error.remedy);
+    let log = host.text("/var/log/kindling/kubeadm.log").expect("kubeadm's output");
+    assert!(log.contains("$ kubeadm certs renew all\nW1129"), "{log}");
+}
+
 #[test]
 fn a_power_cut_at_any_effect_is_recovered_from() {
     let machine = control_plane(Duration::days(300));

@@ -14,19 +14,40 @@ use support::{Told, facts, machine, run, spec, with_runtime};
 
 #[test]
 fn a_machine_of_an_external_etcd_refuses_an_image_whose_etcd_is_too_old_or_missing() {
-    let (spec, host) = (spec("etcd1"), machine("etcd1"));
-    for (etcd, cause) in [
+    const NONE: &str = "this image has no etcd, or no etcdctl, that runs";
+    for (node, etcd, cause) in [
         (
-            EtcdVersion::read("3.5.9"),
-            "this image has etcd 3.5.9: kubeadm takes an external etcd from 3.5.11 on",
+            "etcd1@v1.32.3",
+            "3.5.9",
+            "this image has etcd 3.5.9: kubeadm v1.32.3 takes an external etcd from 3.5.11 on",
         ),
-        (None, "this image has no etcd, or no etcdctl, that runs"),
+        (
+            "etcd1@v1.34.0",
+            "3.5.16",
+            "this image has etcd 3.5.16: kubeadm v1.34.0 takes an external etcd from 3.5.21 on",
+        ),
+        (
+            "etcd1@v1.37.2",
+            "3.5.16",
+            "this image has etcd 3.5.16: kubeadm v1.37.2 takes an external etcd from 3.5.24 on",
+        ),
+        ("etcd1", "", NONE),
     ] {
-        let facts = Facts { etcd, ..facts(&spec, &host) };
+        let (spec, host) = (spec(node), machine(node));
+        let facts = Facts { etcd: EtcdVersion::read(etcd), ..facts(&spec, &host) };
         let findings = preflight::check(&spec, &facts);
         assert_eq!(findings.iter().map(|f| f.message.as_str()).collect::<Vec<_>>(), [cause]);
         assert_eq!(findings[0].weight, preflight::Weight::Lasting);
+        let status = apply(&spec, &facts, &plan(&spec, &facts), &host, &mut Told::default());
+        let failure = status.failure.expect("it must fail");
+        assert!(
+            failure.step == "preflight" && failure.cause.contains(cause) && !failure.retry,
+            "{failure:?}"
+        );
     }
+    let (spec, host) = (spec("etcd1@v1.32.3"), machine("etcd1@v1.32.3"));
+    let facts = Facts { etcd: EtcdVersion::read("3.5.16"), ..facts(&spec, &host) };
+    assert_eq!(preflight::check(&spec, &facts), []);
 }
 
 #[test]

@@ -365,6 +365,30 @@ fn cgroup_v1_is_allowed_in_system_containers_alone() {
     }
 }
 
+/// etcd 3.6 ends where a flag stands beside its experimental name.
+#[test]
+fn etcd_is_not_told_twice_what_the_operator_says_by_an_experimental_name() {
+    let path = cases().into_iter().find(|case| spec(case).etcd().is_some()).expect("an etcd machine");
+    let spec = spec(&path);
+    let role = spec.etcd().unwrap();
+    let version = EtcdVersion::read("3.6.8").unwrap();
+    let file = |flag: &str, value: &str| {
+        let own = BTreeMap::from([(flag.to_owned(), value.to_owned())]);
+        render::etcd(&spec, &role.members, version, &own, ClusterState::New)
+    };
+    let text = file("experimental-initial-corrupt-check", "false");
+    assert!(text.contains("ETCD_EXPERIMENTAL_INITIAL_CORRUPT_CHECK=\"false\"\n"), "{text}");
+    assert!(
+        !text.contains("FEATURE_GATES") && text.contains("ETCD_WATCH_PROGRESS_NOTIFY_INTERVAL"),
+        "{text}"
+    );
+    let text = file("experimental-watch-progress-notify-interval", "10s");
+    assert!(text.contains("ETCD_EXPERIMENTAL_WATCH_PROGRESS_NOTIFY_INTERVAL=\"10s\"\n"), "{text}");
+    assert!(!text.contains("ETCD_WATCH_PROGRESS") && text.contains("InitialCorruptCheck=true"), "{text}");
+    let text = file("experimental-compact-hash-check-enabled", "true");
+    assert!(text.contains("InitialCorruptCheck=true"), "another gate: {text}");
+}
+
 /// Up to 1.35 kubeadm mounts the folder of FlexVolume drivers, and its default cannot be made in a read-only /usr.
 #[test]
 fn the_controller_manager_has_a_folder_for_drivers_as_long_as_kubeadm_mounts_one() {

@@ -58,6 +58,20 @@ fn a_control_plane_leaves_the_cluster_and_the_machine_clean() {
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}: {log}");
 }
 
+/// What kubeadm prints on its way is not its error.
+#[test]
+fn kubeadms_own_error_comes_first() {
+    let (spec, host) = (spec("cp2"), member());
+    let said = "[reset] Stopping the kubelet service\n\
+                error: failed to remove containers\n\
+                To see the stack trace of this error execute with --v=5 or higher\n";
+    host.kubeadm_fails.borrow_mut().insert("reset".into(), said.into());
+    let error = reset(false).run(&spec, &host, &mut |_| {}).expect_err("kubeadm fails");
+    assert!(error.cause.starts_with("failed to remove containers"), "{error}");
+    assert!(error.cause.contains("(kubeadm reset: exit status: 1)"), "{error}");
+    assert!(error.remedy.contains("/var/log/kindling/kubeadm.log"), "{}", error.remedy);
+}
+
 #[test]
 fn an_interrupted_reset_is_completed_by_the_next() {
     let spec = spec("cp2");

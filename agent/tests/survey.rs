@@ -1,5 +1,5 @@
-//! `kindling status --cluster`, on what the API of a real cluster answered: a control plane and two workers
-//! (versions brought up to date by hand), and its Nodes again after one machine was powered off.
+//! `kindling status --cluster`, on what the API of a real cluster answered: a control plane and two workers, and its Nodes again
+//! after one machine was powered off (`data/survey/record`).
 
 use kindling::survey::{
     Answers, Certificate, Expected, PlaneAnswer, Reached, Refusal, Survey, Token, VipAnswer, judge,
@@ -227,9 +227,10 @@ fn nodes_of_one_image_version_have_one_root_and_versions_may_differ() {
     let mut answers = answers();
     say(&mut answers, "cp1", "1.37.2-a", "sha256:aa");
     say(&mut answers, "w1", "1.37.3-b", "sha256:bb");
+    say(&mut answers, "w2", "1.37.2-a", "sha256:aa");
     let survey = judge(&answers);
     assert!(survey.well, "{survey}");
-    assert!(survey.notes.contains(&"2 images: 1.37.2-a on cp1; 1.37.3-b on w1".to_owned()), "{survey}");
+    assert!(survey.notes.contains(&"2 images: 1.37.2-a on cp1, w2; 1.37.3-b on w1".to_owned()), "{survey}");
     assert!(survey.to_string().contains("1.37.3-b"), "{survey}");
 }
 

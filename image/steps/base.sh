@@ -15,15 +15,17 @@ prune() { # STEP
 
 # Output goes to a log that is shown only if mkosi fails: a good bake prints its steps and nothing else.
 run_mkosi() { # FOLDER ARGUMENTS...
-    local folder=$1
+    local folder=$1 option=MIRROR=
     local log=$CACHE/mkosi-${folder##*/}.log
     shift
+    [[ $folder != "$IMAGE/tools" ]] || option=$(debian_mirror_option)
     mkdir -p "$CACHE/packages" "$CACHE/workspace"
     "${MKOSI[@]}" --directory "$folder" --package-cache-dir "$CACHE/packages" \
         --workspace-directory "$CACHE/workspace" "${PROXY_ARGUMENTS[@]}" "$@" build >"$log" 2>&1 || {
         # Progress bars are one long line.
         tr '\r' '\n' <"$log" | grep -v '%$' | tail -n 40 >&2
-        die "mkosi failed in $folder (whole log: $log)"
+        die "mkosi failed in $folder (whole log: $log). Where packages could not be fetched: $option names another mirror,
+PROXY= the way there, EXTRA_CA= the CA of its certificate"
     }
 }
 
@@ -70,6 +72,7 @@ summary() {
 base_tree() {
     BASE=$CACHE/$KIND/base-$KEY_BASE
     [[ ! -d $BASE ]] || { touch "$BASE"; return 0; }
+    find_mirrors "$DISTRO"
     say "baking the base tree: $DISTRO, from $(distribution_mirror)"
     mirror_warnings
     local work=$CACHE/$KIND/base.work

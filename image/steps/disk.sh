@@ -1,10 +1,11 @@
 # shellcheck shell=bash
 # The bootable disk, and the exchange of the old outputs for the new ones. Read by `image/bake`.
 
-# What the initrd needs, and what a node does (bridged pods, VXLAN, kube-proxy and the CNI plugins by nf_tables), as modules or built
-# into the kernel; mkosi passes over names that it does not find.
+# What the initrd needs, and what a node does (bridged pods, VXLAN, kube-proxy and the CNI plugins by nf_tables, whose rules are those
+# of iptables), as modules or built into the kernel; mkosi passes over names that it does not find.
 KERNEL_NEEDS=(dm-verity erofs overlay ext4 virtio_blk virtio_net
-    bridge br_netfilter veth vxlan nf_conntrack nf_nat nf_tables nft_compat)
+    bridge br_netfilter veth vxlan nf_conntrack nf_nat nf_tables nft_compat
+    nft_chain_nat xt_comment xt_conntrack xt_statistic xt_MASQUERADE ip_set)
 # A disk and a network card of vSphere, which the OVA asks for.
 KERNEL_NEEDS_amd64=(vmw_pvscsi vmxnet3)
 
@@ -50,13 +51,21 @@ repart_definitions() { # FOLDER
     printf '[Partition]\nSizeMinBytes=%dM\nSizeMaxBytes=%dM\n' "$megabytes"{,} >"$1/60-var.conf.d/size.conf"
 }
 
+# The folder of the kernel that the disk boots. mkosi writes a unified kernel image for each, the newest first, and all under the one
+# name that the disk has for it: the oldest is what stays.
+booted_kernel() {
+    find "$TREE/usr/lib/modules" -mindepth 2 -maxdepth 2 -name 'vmlinu[xz]*' -printf '%h\n' | sort -uV | sed -n 1p
+}
+
 check_kernel() {
-    local name missing=() modules=("$TREE"/usr/lib/modules/*) needs=("${KERNEL_NEEDS[@]}")
+    local name missing=() kernel needs=("${KERNEL_NEEDS[@]}")
     [[ $ARCHITECTURE != amd64 ]] || needs+=("${KERNEL_NEEDS_amd64[@]}")
+    kernel=$(booted_kernel)
+    [[ -n $kernel ]] || die "no kernel is in the tree: no package of PACKAGES= or of the distribution brought usr/lib/modules/*/vmlinuz"
     for name in "${needs[@]}"; do
-        grep -qE "/${name//[-_]/[-_]}\.ko(\.[a-z]+)?(:|$)" "${modules[0]}"/modules.{dep,builtin} || missing+=("$name")
+        grep -qsE "/${name//[-_]/[-_]}\.ko(\.[a-z]+)?(:|$)" "$kernel"/modules.{dep,builtin} || missing+=("$name")
     done
-    ((${#missing[@]} == 0)) || die "the kernel ${modules[0]##*/} has no ${missing[*]}: the image would not boot, or its nodes would not
+    ((${#missing[@]} == 0)) || die "the kernel ${kernel##*/} has no ${missing[*]}: the image would not boot, or its nodes would not
 work; a package that has them can be named by PACKAGES= (Ubuntu: linux-image-generic)"
 }
 

@@ -32,14 +32,14 @@ find_mkosi() {
         local apt=$CACHE/apt
         rm -rf "$apt" "$home" "$home.new"
         mkdir -p "$apt"/{sources,lists/partial,cache/archives/partial}
-        debian_sources trixie >"$apt/sources/debian.sources"
+        debian_sources >"$apt/sources/debian.sources"
         : >"$apt/status"
         local options=(-q -o "Dir::Etc::sourcelist=/dev/null" -o "Dir::Etc::sourceparts=$apt/sources"
             -o "Dir::State::lists=$apt/lists" -o "Dir::State::status=$apt/status" -o "Dir::Cache=$apt/cache"
             -o "APT::Sandbox::User=root" -o "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false")
         [[ -z ${EXTRA_CA-} ]] || { ca_bundle && options+=(-o "Acquire::https::CaInfo=$CACHE/ca-bundle.pem"); }
         (apt-get "${options[@]}" update && cd "$apt" && apt-get "${options[@]}" download mkosi) >&2 ||
-            die "cannot fetch mkosi from $(debian_mirror), Debian's archive (DISTRO=debian: MIRROR= names another; PROXY= the way there,
+            die "cannot fetch mkosi from $(debian_mirror), Debian's archive ($(debian_mirror_option) names another, PROXY= the way there,
 EXTRA_CA= the CA of its certificate)"
         dpkg-deb -x "$apt"/mkosi_*.deb "$home.new"
         mv "$home.new" "$home"

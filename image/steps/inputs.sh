@@ -31,6 +31,7 @@ check_options() {
             ;;
         *) die "KUBERNETES=$KUBERNETES: apt or dir" ;;
     esac
+    check_mirrors
     SECURE_BOOT=()
     if [[ -n ${SECURE_BOOT_KEY-}${SECURE_BOOT_CERTIFICATE-} ]]; then
         [[ -r ${SECURE_BOOT_KEY-} && -r ${SECURE_BOOT_CERTIFICATE-} ]] ||
@@ -54,6 +55,11 @@ store mounts overlays. The same as root:
 
 # By which files are told apart, as four bytes in hexadecimal.
 first_bytes() { od -An -tx1 -N4 "$1" | tr -d ' \n'; }
+
+# By its first bytes, as an unpacked release has LICENSE and README.md beside its programs, and a copy may have lost their modes.
+is_program() { # FILE
+    [[ -f $1 && $(first_bytes "$1") =~ ^(7f454c46|2321) ]]
+}
 
 # Whether a program is of the image's architecture: e_machine of its header, elf(5).
 of_architecture() { # PROGRAM

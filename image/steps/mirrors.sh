@@ -1,38 +1,97 @@
 # shellcheck shell=bash
 # Where packages come from: the distribution's archives, and Kubernetes'. Read by `image/bake`.
-# Each function prints what it found and succeeds, also where it found nothing: whoever calls it says what is missing.
+# Each function that looks for something succeeds, also where it found nothing: whoever calls it says what is missing.
 
-# URIs of the host's own apt sources: `host_uris debian` finds .../debian. By what an update would fetch, because
-# `apt-get indextargets` knows only what was downloaded already, which is nothing on a new machine.
-host_uris() {
-    local all
-    # Fails where a source is malformed, such as one with an empty `URIs:`; then this machine has none that can be used.
-    all=$(apt-get update --print-uris 2>/dev/null) || return 0
-    # A host such as security.ubuntu.com has nothing but updates of a suite; only Debian's security archive is one by itself.
-    # Somebody else's archive may end in the same word, such as Docker's, but has no updates beside the suite: it comes last.
-    sed -nE "s|^'(https?://[^']*/$1)/+dists/([^/']+)/.*|\1 \2|p" <<<"$all" | awk -v by_itself="$([[ $1 != *-security ]] || echo yes)" '
-        by_itself || $2 !~ /-/ { if (!seen[$1]++) order[++count] = $1 }
-        $2 ~ /-updates$/ { whole[$1] = 1 }
-        END { for (pass = 1; pass >= 0; pass--) for (n = 1; n <= count; n++) if ((order[n] in whole) == pass) print order[n] }'
+# The options that name mirrors, as everything below wants them: a URL of http or https, without slashes at its end.
+check_mirrors() {
+    local option uri scheme
+    for option in MIRROR SECURITY_MIRROR DEBIAN_MIRROR KUBERNETES_MIRROR; do
+        uri=${!option-}
+        [[ -n $uri ]] || continue
+        [[ ${uri,,} =~ ^https?://[^/[:space:]]+(/[^[:space:]]*)?$ ]] ||
+            die "$option=$uri: not a URL of http or https, such as http://mirror.example/debian; nothing else can be baked from"
+        while [[ $uri == */ ]]; do uri=${uri%/}; done
+        # apt knows schemes in small letters only.
+        scheme=${uri%%:*}
+        printf -v "$option" %s "${scheme,,}:${uri#*:}"
+    done
+    # The folder of a minor is found by `kubernetes_sandbox_tree`; mirrors' pages print the whole of it.
+    [[ ! ${KUBERNETES_MIRROR-} =~ ^(.+)/core:?/stable:?(/v1\.[0-9]+(/deb)?)?$ ]] || KUBERNETES_MIRROR=${BASH_REMATCH[1]}
 }
 
-# The first of them, or else the distribution's own host.
-first_uri() { # NAME DEFAULT
-    local found
-    found=$(host_uris "$1")
-    [[ -n $found ]] || found=$2
-    printf '%s\n' "${found%%$'\n'*}"
+# What is baked, as `image/release` and `image/tools` have it.
+DEBIAN_RELEASE=trixie UBUNTU_RELEASE=noble
+
+# Whose archives are named like a distribution's, or no longer carry what is baked: not to be taken unseen.
+OTHERS='docker|yarnpkg\.com|virtualbox\.org|launchpad|microsoft\.com|old-releases\.ubuntu\.com|archive\.debian\.org'
+
+# Which archive is which of this machine's apt sources, filled by `find_archive`.
+declare -A HOST_ARCHIVES=()
+
+# The archive NAME among this machine's apt sources: the first that is the distribution's, or else the distribution's own host. Asks
+# each once; what is passed over is said.
+find_archive() { # NAME SUITE ORIGIN DEFAULT
+    local uri why code unreachable='' list='' parts=''
+    [[ -z ${HOST_ARCHIVES[$1]-} ]] || return 0
+    eval "$(apt-config shell list Dir::Etc::sourcelist/f parts Dir::Etc::sourceparts/d 2>/dev/null || true)"
+    while read -r uri; do
+        code=0
+        why=$(ask_archive "$uri" "$2" "$3") || code=$?
+        ((code != 0)) || { HOST_ARCHIVES[$1]=$uri && return 0; }
+        say "not used of this machine's apt sources: $uri: $why"
+        ((code != 2)) || [[ -n $unreachable || $uri =~ $OTHERS ]] || unreachable=$uri
+    done < <("$IMAGE/steps/apt-sources" "$1" "$list" "$parts" || true)
+    HOST_ARCHIVES[$1]=$4
+    [[ -n $unreachable ]] || return 0
+    # Where nothing can be reached, such as without a network, what this machine has been given is the better guess.
+    why=$(ask_archive "$4" "$2" "$3") || {
+        say "used all the same, as $4 is no better ($why): $unreachable"
+        HOST_ARCHIVES[$1]=$unreachable
+    }
+}
+
+# Whether an archive is the distribution's and carries the release; prints why not. Fails with 2 where it did not answer, with 1
+# where it did.
+ask_archive() { # URI SUITE ORIGIN
+    local file said origin label codename
+    [[ ${1,,} == http?(s)://* ]] || { echo "a bake uses http and https only, not ${1%%:*}" && return 1; }
+    file=$(mktemp)
+    if ! said=$(fetch_url "$1/dists/$2/InRelease" "$file" --retry 0 --connect-timeout 4 --max-time 10 2>&1); then
+        rm -f "$file"
+        case $said in
+            *'error: 404'* | *'error: 410'*) echo "it does not carry $2" && return 1 ;;
+            *) echo "it cannot be reached ($said)" && return 2 ;;
+        esac
+    fi
+    origin=$(release_field Origin "$file") label=$(release_field Label "$file") codename=$(release_field Codename "$file")
+    rm -f "$file"
+    if [[ $origin != "$3" || $label != "$3"* ]]; then
+        echo "it is somebody else's, not $3's: its Origin is \"$origin\", its Label \"$label\"" && return 1
+    elif [[ $codename != "$2" ]]; then
+        echo "what it has as $2 is \"$codename\"" && return 1
+    fi
+}
+
+release_field() { # FIELD FILE
+    # The tail of a line in a page of the web may be anything.
+    sed -n "/^$1: /{s///;s/[^[:alnum:] ._-]//g;p;q}" "$2"
 }
 
 # Debian's archive: that of Debian's image, and for every image that of the programs that bake.
 debian_mirror() {
     if [[ $DISTRO == debian && -n ${MIRROR-} ]]; then
-        printf '%s\n' "${MIRROR%/}"
+        printf '%s\n' "$MIRROR"
     elif [[ -n ${DEBIAN_MIRROR-} ]]; then
-        printf '%s\n' "${DEBIAN_MIRROR%/}"
+        printf '%s\n' "$DEBIAN_MIRROR"
     else
-        first_uri debian http://deb.debian.org/debian
+        find_archive debian "$DEBIAN_RELEASE" Debian http://deb.debian.org/debian
+        printf '%s\n' "${HOST_ARCHIVES[debian]}"
     fi
+}
+
+# The option that names another.
+debian_mirror_option() {
+    if [[ $DISTRO == debian ]]; then echo MIRROR=; else echo DEBIAN_MIRROR=; fi
 }
 
 # Empty where MIRROR= does not say.
@@ -40,24 +99,34 @@ debian_security_mirror() {
     local mirror=${DEBIAN_MIRROR-}
     [[ $DISTRO != debian || -z ${MIRROR-} ]] || mirror=$MIRROR
     if [[ -n ${SECURITY_MIRROR-} ]]; then
-        printf '%s\n' "${SECURITY_MIRROR%/}"
+        printf '%s\n' "$SECURITY_MIRROR"
     elif [[ -z $mirror ]]; then
-        first_uri debian-security http://deb.debian.org/debian-security
-    elif [[ ${mirror%/} == */debian ]]; then
+        find_archive debian-security "$DEBIAN_RELEASE-security" Debian http://deb.debian.org/debian-security
+        printf '%s\n' "${HOST_ARCHIVES[debian-security]}"
+    elif [[ $mirror == */debian ]]; then
         # Mirrors keep both archives side by side.
-        printf '%s\n' "${mirror%/}-security"
+        printf '%s\n' "$mirror-security"
     fi
 }
 
 # Ubuntu keeps amd64 in one archive and all other architectures in another.
 ubuntu_mirror() {
+    local name=ubuntu default=http://archive.ubuntu.com/ubuntu
+    [[ $ARCHITECTURE == amd64 ]] || name=ubuntu-ports default=http://ports.ubuntu.com/ubuntu-ports
     if [[ -n ${MIRROR-} ]]; then
-        printf '%s\n' "${MIRROR%/}"
-    elif [[ $ARCHITECTURE == amd64 ]]; then
-        first_uri ubuntu http://archive.ubuntu.com/ubuntu
+        printf '%s\n' "$MIRROR"
     else
-        first_uri ubuntu-ports http://ports.ubuntu.com/ubuntu-ports
+        find_archive "$name" "$UBUNTU_RELEASE" Ubuntu "$default"
+        printf '%s\n' "${HOST_ARCHIVES[$name]}"
     fi
+}
+
+# Asks for the archives of a distribution here and not in a subshell, which would forget what it found.
+find_mirrors() { # DISTRIBUTION
+    case $1 in
+        debian) debian_mirror && debian_security_mirror ;;
+        ubuntu) ubuntu_mirror ;;
+    esac >/dev/null
 }
 
 distribution_mirror() {
@@ -70,7 +139,7 @@ mirror_warnings() {
         say "$(debian_mirror) does not end in /debian, so where its security updates lie is unknown: the image goes without them
         (SECURITY_MIRROR= names the place)"
     fi
-    if [[ $DISTRO == ubuntu && $ARCHITECTURE != amd64 && -n ${MIRROR-} && ${MIRROR%/} != *-ports ]]; then
+    if [[ $DISTRO == ubuntu && $ARCHITECTURE != amd64 && -n ${MIRROR-} && $MIRROR != *-ports ]]; then
         say "MIRROR=$MIRROR: most mirrors keep $ARCHITECTURE in a folder of its own, ubuntu-ports"
     fi
 }
@@ -79,15 +148,18 @@ source_entry() { # URI SUITES COMPONENTS KEYRING
     printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: %s\nSigned-By: %s\n\n' "$1" "$2" "$3" "$4"
 }
 
-debian_sources() { # RELEASE
-    local keyring=/usr/share/keyrings/debian-archive-keyring.gpg security
-    source_entry "$(debian_mirror)" "$1 $1-updates" main "$keyring"
+debian_sources() {
+    local keyring=/usr/share/keyrings/debian-archive-keyring.gpg security release=$DEBIAN_RELEASE
+    find_mirrors debian
+    source_entry "$(debian_mirror)" "$release $release-updates" main "$keyring"
     security=$(debian_security_mirror)
-    [[ -z $security ]] || source_entry "$security" "$1-security" main "$keyring"
+    [[ -z $security ]] || source_entry "$security" "$release-security" main "$keyring"
 }
 
-ubuntu_sources() { # RELEASE
-    source_entry "$(ubuntu_mirror)" "$1 $1-updates $1-security" 'main universe' /usr/share/keyrings/ubuntu-archive-keyring.gpg
+ubuntu_sources() {
+    local release=$UBUNTU_RELEASE
+    find_mirrors ubuntu
+    source_entry "$(ubuntu_mirror)" "$release $release-updates $release-security" 'main universe' /usr/share/keyrings/ubuntu-archive-keyring.gpg
 }
 
 # A sandbox tree: what mkosi's apt finds in /etc. Its sources replace those that mkosi would make up.
@@ -96,8 +168,8 @@ sandbox_tree() { # DISTRIBUTION FOLDER
     rm -rf "$2"
     mkdir -p "${list%/*}"
     case $1 in
-        debian) debian_sources trixie >"$list" ;;
-        ubuntu) ubuntu_sources noble >"$list" ;;
+        debian) debian_sources >"$list" ;;
+        ubuntu) ubuntu_sources >"$list" ;;
     esac
     [[ -z ${EXTRA_CA-} ]] || sandbox_ca "$2"
 }
@@ -120,10 +192,10 @@ sandbox_ca() { # FOLDER
 }
 
 # curl as the bake uses it everywhere: with the operator's CA, and never without an end.
-fetch_url() { # URL FILE
+fetch_url() { # URL FILE [OPTION...]
     local options=(-fsSL --retry 3 --connect-timeout 30 --speed-limit 1000 --speed-time 60 --max-time 1800)
     [[ -z ${EXTRA_CA-} ]] || { ca_bundle && options+=(--cacert "$CACHE/ca-bundle.pem"); }
-    curl "${options[@]}" -o "$2" "$1"
+    curl "${options[@]}" "${@:3}" -o "$2" "$1"
 }
 
 # Of pkgs.k8s.io and most mirrors; and without colons, as some object stores want names.
@@ -133,8 +205,12 @@ kubernetes_sandbox_tree() { # FOLDER
     local minor=v${KUBERNETES_VERSION%.*} key=$1/etc/apt/keyrings/kubernetes.asc layout uri='' why='' failures=()
     mkdir -p "${key%/*}" "$1/etc/apt/sources.list.d"
     for layout in "${KUBERNETES_LAYOUTS[@]}"; do
-        uri=${KUBERNETES_MIRROR%/}/${layout/@MINOR@/$minor}
-        if why=$(fetch_url "$uri/Release.key" "$key" 2>&1); then break; fi
+        uri=$KUBERNETES_MIRROR/${layout/@MINOR@/$minor}
+        if why=$(fetch_url "$uri/Release.key" "$key" 2>&1); then
+            # Some mirrors answer with a page of theirs for whatever they have not.
+            ! head -c 64 "$key" | grep -aq '^-----BEGIN PGP PUBLIC KEY BLOCK-----' || break
+            why='what comes is no public key (-----BEGIN PGP PUBLIC KEY BLOCK-----)'
+        fi
         failures+=("  $uri/Release.key: $why")
         uri=
     done

@@ -40,16 +40,12 @@ lay_kubernetes() {
     done
 }
 
-# By its first bytes, as an unpacked release has LICENSE and README.md beside its programs, and a copy may have lost their modes.
-is_program() { # FILE
-    [[ -f $1 && $(first_bytes "$1") =~ ^(7f454c46|2321) ]]
-}
-
 # Links made anew by systemd-tmpfiles wherever /var is empty, and made here for the first boot.
 lay_cni_links() {
     local plugin
     mkdir -p "$TREE/var/opt/cni/bin"
     for plugin in "$TREE"/usr/lib/cni/*; do
+        is_program "$plugin" || continue
         plugin=${plugin##*/}
         printf 'L /var/opt/cni/bin/%s - - - - /usr/lib/cni/%s\n' "$plugin" "$plugin"
         ln -sfn "/usr/lib/cni/$plugin" "$TREE/var/opt/cni/bin/$plugin"

@@ -37,3 +37,11 @@ apt_install() {
         apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
     ) 9<"${BASH_SOURCE[0]}"
 }
+
+# Asked once for all that follows: a server that answers now may not do so in a minute.
+choose_source() {
+    local made
+    made=$(tests/kubernetes/build) || return 1
+    export KUBERNETES_SOURCE=module
+    [[ $made != *-release-* ]] || KUBERNETES_SOURCE=release
+}

@@ -24,6 +24,7 @@ use crate::retry::{Attempt, Patience, wait};
 use crate::role::{ControlPlaneRole, NodeSpec};
 use crate::step::certificates::Certificates;
 use crate::step::files::{ADMIN_CONF, ROOT_KUBECONFIG};
+use crate::step::kubeadm;
 use crate::survey::{node_address, pod_trouble};
 
 /// Says how far a renewal is that has begun.
@@ -203,7 +204,7 @@ impl Renewal<'_> {
         lock.keep();
         waiting("kubeadm certs renew runs");
         let command = Command::new("kubeadm", ["certs", "renew", "all"]).timeout(Duration::from_secs(300));
-        lock.keep_while(&command)?;
+        kubeadm::ended(self.host, self.spec, "certs renew", &command, lock.keep_while(&command))?;
         if let Some(certificates) = Certificates::of_etcd_client(self.spec) {
             certificates.ensure(self.host)?;
         }

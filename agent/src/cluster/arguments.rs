@@ -143,6 +143,7 @@ fn read(s: &mut Section<'_, '_>, refused: fn(&str) -> Option<Refusal>) -> BTreeM
         let value: Option<String> = s.optional(&key, QUOTES);
         if let Some((message, remedy)) = not_a_flag(&key).or_else(|| refused(&key)) {
             s.error(&key, message, remedy);
+            continue;
         }
         let Some(value) = value else { continue };
         if value.chars().any(char::is_control) {

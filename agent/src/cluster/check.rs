@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 
 use super::Cluster;
 use super::assemble::{assemble, default_pods, default_services};
+use super::check_dns::servers;
 use super::check_endpoint::endpoint;
 use super::check_registries::registries;
 use super::read::{At, Draft, NodeDraft};
@@ -24,6 +25,7 @@ pub fn cluster(draft: Draft, findings: &Findings) -> Option<Cluster> {
         check_roles(nodes, draft.nodes_span.clone(), findings);
     }
     check_gateway(&draft, subnet, findings);
+    servers(&draft, findings);
     endpoint(&draft, subnet, findings);
     registries(&draft, findings);
     if findings.has_errors() { None } else { assemble(draft) }
@@ -50,7 +52,7 @@ fn check_version(draft: &Draft, findings: &Findings) {
             format!("{} is older than {OLDEST_KUBERNETES}, the oldest that is supported", version.value),
             "choose a newer version and bake an image with it",
         );
-    } else if version.value.major > 1 || version.value.minor > NEWEST_MINOR {
+    } else if version.value.minor > NEWEST_MINOR {
         findings.warning(
             &version.key,
             version.span.clone(),

@@ -294,6 +294,9 @@ pub struct NetworkDraft {
     #[schemars(default, example = ["10.0.0.2"])]
     pub dns: Vec<Ipv4Addr>,
 
+    #[schemars(skip)]
+    pub dns_span: Range<usize>,
+
     /// The time servers. Machines whose clocks differ do not trust each other's certificates and tokens.
     #[schemars(with = "Option<Vec<HostOrAddress>>", example = ["ntp.example.org"], extend(
         "x-default" = "the image's own servers",

@@ -6,6 +6,7 @@
 mod arguments;
 mod assemble;
 mod check;
+mod check_dns;
 mod check_endpoint;
 mod check_registries;
 mod derive;

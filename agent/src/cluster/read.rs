@@ -81,7 +81,7 @@ fn draft(root: &mut Section<'_, '_>) -> Draft {
             .required_section("network", "say in [network] what the nodes share: gateway, dns, ntp")
             .map(read_network),
         deadlines: root.section("deadlines").map_or_else(Deadlines::default, read_deadlines),
-        registries: root.sections("registries").into_iter().filter_map(read_registry).collect(),
+        registries: read_registries(root),
         vsphere: root.section("vsphere").map(placement::read_vsphere),
         libvirt: root.section("libvirt").map(placement::read_libvirt),
         nodes_span: root.span_of("nodes"),
@@ -174,6 +174,7 @@ fn read_network(mut s: Section<'_, '_>) -> NetworkDraft {
             "gateway",
             "write the subnet's router; a node without a default route cannot reach Service addresses",
         ),
+        dns_span: s.span_of("dns"),
         dns: s.optional("dns", "write a list of IPv4 addresses").unwrap_or_default(),
         ntp: s.optional("ntp", "write a list of host names or addresses").unwrap_or_default(),
         timezone: s.optional("timezone", "write a zone of tzdata, as in Asia/Shanghai"),
@@ -225,6 +226,24 @@ fn read_deadlines(mut s: Section<'_, '_>) -> Deadlines {
     };
     s.finish();
     deadlines
+}
+
+/// All registries, each mirror with its host as the mirror's own entry writes it: runtimes find a host's CA and login by
+/// its text, and `https://mirror.test:443` is the same server as `mirror.test`.
+fn read_registries(root: &mut Section<'_, '_>) -> Vec<At<Registry>> {
+    let mut registries: Vec<_> = root.sections("registries").into_iter().filter_map(read_registry).collect();
+    let hosts: Vec<String> = registries.iter().map(|registry| registry.value.host.clone()).collect();
+    for mirror in registries.iter_mut().flat_map(|registry| &mut registry.value.mirrors) {
+        let host = host_of(mirror).to_owned();
+        let port = if mirror.starts_with("http://") { ":80" } else { ":443" };
+        let plain = |host: &str| host.strip_suffix(port).unwrap_or(host).to_owned();
+        if !hosts.contains(&host)
+            && let Some(own) = hosts.iter().find(|own| plain(own) == plain(&host))
+        {
+            *mirror = mirror.replacen(&host, own, 1);
+        }
+    }
+    registries
 }
 
 /// As in a role file, but the password's place is the secrets file.

@@ -15,14 +15,17 @@ pub fn without_upstream(corefile: &str) -> Option<String> {
 }
 
 /// Whether a resolv.conf(5) names a server that a pod can ask. A server on loopback is none: in a pod that address is the
-/// pod's own, so that CoreDNS would ask itself.
+/// pod's own, so that CoreDNS would ask itself. A link-local IPv6 one is on the machine's link, which no pod has.
 pub fn has_upstream(resolv_conf: &str) -> bool {
     let words = resolv_conf.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     words.into_iter().any(|words| match words[..] {
         ["nameserver", server, ..] => {
             // An IPv6 address may have its link behind it.
             let address = server.split('%').next().unwrap_or(server);
-            address.parse::<IpAddr>().is_ok_and(|address| !address.is_loopback() && !address.is_unspecified())
+            let of_the_link = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+            address
+                .parse::<IpAddr>()
+                .is_ok_and(|ip| !ip.is_loopback() && !ip.is_unspecified() && !of_the_link(&ip))
         }
         _ => false,
     })
@@ -62,12 +65,15 @@ mod tests {
     #[test]
     fn an_upstream_is_a_server_that_a_pod_can_ask() {
         assert!(has_upstream("# by systemd-resolved\nnameserver 10.0.0.2\nsearch .\n"));
-        assert!(has_upstream("nameserver 127.0.0.1\nnameserver fe80::1%eth0\n"));
+        assert!(has_upstream("nameserver 127.0.0.1\nnameserver fd00::53\n"));
+        assert!(has_upstream("nameserver fe80::1%eth0\nnameserver 10.0.0.2\n"));
         for none in [
             "",
             "# No DNS servers known.\nsearch .\n",
             "nameserver 127.0.0.53\noptions edns0\n",
             "nameserver ::1\n",
+            "nameserver fe80::1%eth0\n",
+            "nameserver 127.0.0.1\nnameserver fe80::1\n",
         ] {
             assert!(!has_upstream(none), "{none}");
         }

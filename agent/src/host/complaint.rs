@@ -26,7 +26,10 @@ pub fn complaint(output: &Output) -> String {
         let telling =
             |text: &str| -> Vec<String> { all(text).into_iter().filter(|line| !is_noise(line)).collect() };
         let (out, err) = (&output.stdout, &output.stderr);
-        let parts = [telling(err), telling(out), all(err), all(out)];
+        let errors = |text: &str| -> Vec<String> {
+            all(text).into_iter().filter(|line| is_klog(line, &['E', 'F'])).collect()
+        };
+        let parts = [telling(err), telling(out), errors(err), errors(out), all(err), all(out)];
         let lines = parts.into_iter().find(|lines| !lines.is_empty()).unwrap_or_default();
         lines[lines.len().saturating_sub(MOST_LINES)..].join("\n")
     })
@@ -37,6 +40,12 @@ fn error(lines: &[&str]) -> Option<String> {
     let end = lines.iter().rposition(|line| line.starts_with(END_OF_ERROR));
     let before = &lines[..end.unwrap_or(lines.len())];
     let named = before.iter().position(|line| begins_error(line));
+    if named.is_none() && end.is_none() {
+        // A program that fell over says no more of its own.
+        let panic = lines.iter().position(|line| line.starts_with("panic: "))?;
+        let own = lines[panic..].iter().take_while(|line| !line.starts_with("goroutine "));
+        return Some(own.copied().collect::<Vec<_>>().join("\n"));
+    }
     // Without a word in front an error begins after the last line that is something else.
     let first = named.or_else(|| {
         let other = before.iter().rposition(|line| is_noise(line) || line.starts_with('['));
@@ -86,16 +95,23 @@ fn failed_checks(lines: &[&str]) -> Vec<String> {
     found
 }
 
-/// A warning or a word on the way.
+/// A warning or a word on the way. klog's lines of errors are such words too: kubeadm and its libraries go on after them,
+/// and its own error comes without klog.
 fn is_noise(line: &str) -> bool {
     let text = line.trim_start();
-    let klog = text.starts_with(['W', 'I'])
-        && text.get(1..5).is_some_and(|date| date.bytes().all(|b| b.is_ascii_digit()))
-        && text.get(5..6) == Some(" ");
-    klog || ["[WARNING ", "Warning: ", "WARNING: ", "Flag --", ADVICE]
-        .iter()
-        .any(|word| text.starts_with(word))
+    is_klog(text, &['I', 'W', 'E', 'F'])
+        || ["[WARNING ", "Warning: ", "WARNING: ", "Flag --", ADVICE]
+            .iter()
+            .any(|word| text.starts_with(word))
         || text.starts_with(END_OF_ERROR)
+}
+
+/// A line of klog's of one of these severities (`E1129 16:01:02.003456 ...`).
+fn is_klog(line: &str, severities: &[char]) -> bool {
+    let text = line.trim_start();
+    text.starts_with(severities)
+        && text.get(1..5).is_some_and(|date| date.bytes().all(|b| b.is_ascii_digit()))
+        && text.get(5..6) == Some(" ")
 }
 
 #[cfg(test)]
@@ -166,6 +182,33 @@ mod tests {
                 "couldn't load the kubeconfig /etc/kindling/discovery.conf:\nyaml: line 3: mapping values are not allowed",
             ),
             (
+                "an error of a library on the way, and one behind it",
+                "E1129 16:01:02.003456    1234 memcache.go:265] couldn't get current server API group list: dial tcp 10.0.0.10:6443: connect: connection refused\n\
+                 could not bootstrap the admin user in file admin.conf\n\
+                 To see the stack trace of this error execute with --v=5 or higher\n\
+                 E1129 16:01:03.003456    1234 reflector.go:150] late\n",
+                "could not bootstrap the admin user in file admin.conf",
+            ),
+            (
+                "a library's error among the lines of kubeadm's own",
+                "error: error execution phase wait-control-plane: failed:\n\
+                 E1129 16:01:02.003456    1234 memcache.go:265] couldn't get current server API group list\n\
+                 kube-apiserver check failed\n\
+                 To see the stack trace of this error execute with --v=5 or higher\n",
+                "error execution phase wait-control-plane: failed:\nkube-apiserver check failed",
+            ),
+            (
+                "a program that falls over",
+                "W1129 16:01:02.003456    1234 common.go:1] your configuration file uses a deprecated API spec\n\
+                 panic: runtime error: invalid memory address or nil pointer dereference\n\
+                 [signal SIGSEGV: segmentation violation code=0x1 addr=0x0 pc=0x1234]\n\
+                 \n\
+                 goroutine 1 [running]:\n\
+                 main.main()\n\
+                 \t/go/src/kubeadm.go:25 +0x1d\n",
+                "panic: runtime error: invalid memory address or nil pointer dereference\n[signal SIGSEGV: segmentation violation code=0x1 addr=0x0 pc=0x1234]",
+            ),
+            (
                 "an error that another one followed",
                 "error: error execution phase upload-config/kubeadm: could not bootstrap the admin user: unable to create ClusterRoleBinding: the server rejected our request: error: unknown\n\
                  To see the stack trace of this error execute with --v=5 or higher\n",
@@ -190,6 +233,12 @@ mod tests {
         assert_eq!(
             complaint(&output("", "W1129 16:01:02.003456 1 a.go:1] only this\n")),
             "W1129 16:01:02.003456 1 a.go:1] only this"
+        );
+        // An error of klog's is told where there is nothing else, before warnings and without them.
+        let failed = "I1129 16:01:02.003456 1 a.go:1] begins\nE1129 16:01:02.003456 1 a.go:2] \"command failed\" err=\"no\"\n";
+        assert_eq!(
+            complaint(&output("", failed)),
+            "E1129 16:01:02.003456 1 a.go:2] \"command failed\" err=\"no\""
         );
         let many: String = (0..20).map(|n| format!("line {n}\n")).collect();
         assert!(complaint(&output("", &many)).starts_with("line 12\n"), "the last eight");

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 
 use super::WRITTEN_BY;
 use crate::role::NodeSpec;
+use crate::role::components::started_with;
 use crate::role::etcd_version::EtcdVersion;
 use crate::role::types::DnsName;
 
@@ -36,6 +37,8 @@ pub fn etcd(
     own: &BTreeMap<String, String>,
     state: ClusterState,
 ) -> String {
+    let corrupt_check = started_with("feature-gates", own);
+    let notify = started_with("watch-progress-notify-interval", own);
     let own: BTreeMap<String, String> =
         own.iter().map(|(flag, value)| (flag.to_uppercase().replace('-', "_"), quoted(value))).collect();
     let address = spec.address();
@@ -107,15 +110,12 @@ pub fn etcd(
     } else {
         (("EXPERIMENTAL_INITIAL_CORRUPT_CHECK", "true"), "EXPERIMENTAL_WATCH_PROGRESS_NOTIFY_INTERVAL")
     };
-    group(
-        "As kubeadm starts etcd.",
-        &[
-            ("SNAPSHOT_COUNT", "10000".to_owned()),
-            (check.0, check.1.to_owned()),
-            (progress, "5s".to_owned()),
-            ("LOGGER", "zap".to_owned()),
-        ],
-    );
+    let mut as_kubeadm = vec![("SNAPSHOT_COUNT", "10000".to_owned())];
+    // etcd 3.6 ends where one of these stands beside its experimental name.
+    as_kubeadm.extend(corrupt_check.then(|| (check.0, check.1.to_owned())));
+    as_kubeadm.extend(notify.then(|| (progress, "5s".to_owned())));
+    as_kubeadm.push(("LOGGER", "zap".to_owned()));
+    group("As kubeadm starts etcd.", &as_kubeadm);
     if !own.is_empty() {
         text.push_str("\n# etcd_args of the cluster file, and what an emulated machine needs.\n");
     }

@@ -16,13 +16,15 @@ pub struct EtcdVersion {
 /// The oldest external etcd that any supported kubeadm takes.
 pub const OLDEST_ETCD: EtcdVersion = EtcdVersion { major: 3, minor: 5, patch: 11 };
 
-/// The oldest external etcd that kubeadm of this version takes (`MinExternalEtcdVersion` in its constants). Late patches of 1.32
-/// and 1.33 ask for more than their first ones, whose own etcd is older than that, and only warn.
+/// The oldest external etcd that kubeadm of this version takes (`MinExternalEtcdVersion` in its constants of 1.32.0, 1.32.9,
+/// 1.33.0, 1.33.9, 1.34.0, 1.34.4, 1.35.4, 1.36.3 and 1.37.2). A patch between two of these is taken for the older one.
 pub fn oldest_etcd(kubernetes: KubernetesVersion) -> EtcdVersion {
-    match kubernetes.minor {
-        ..34 => OLDEST_ETCD,
-        _ => EtcdVersion { major: 3, minor: 5, patch: 24 },
-    }
+    let patch = match (kubernetes.minor, kubernetes.patch) {
+        (..33, _) | (33, ..9) => return OLDEST_ETCD,
+        (34, ..4) => 21,
+        _ => 24,
+    };
+    EtcdVersion { major: 3, minor: 5, patch }
 }
 
 impl EtcdVersion {
@@ -78,11 +80,14 @@ mod tests {
         assert_eq!(EtcdVersion::read("3.7"), None);
         assert_eq!(EtcdVersion::read("3.7.0.1"), None);
         assert!(is(5, 9) < Some(OLDEST_ETCD));
-        // What kubeadm of v1.32.0 and v1.33.0 starts itself, and the bound of 1.34 to 1.37.
+        // What kubeadm of v1.32.0 and v1.33.0 starts itself, and the bounds of later ones.
         for (kubernetes, takes, refuses) in [
             ("v1.32.0", is(5, 16), is(5, 10)),
             ("v1.33.0", is(5, 21), is(5, 10)),
+            ("v1.33.9", is(5, 24), is(5, 23)),
+            ("v1.34.0", is(5, 21), is(5, 20)),
             ("v1.34.4", is(5, 24), is(5, 23)),
+            ("v1.37.2", is(5, 24), is(5, 23)),
         ] {
             let oldest = Some(oldest_etcd(kubernetes.parse().expect("a version")));
             assert!(takes >= oldest && refuses < oldest, "{kubernetes}");

@@ -108,6 +108,8 @@ pub struct LoadBalancerRole {
 /// A member of an external etcd cluster. It issues its own certificates, as kubeadm does for a local etcd.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EtcdRole {
+    /// The version of the cluster that it serves: kubeadm of it takes no etcd that is too old.
+    pub kubernetes: KubernetesVersion,
     /// All members, this one among them.
     pub members: BTreeMap<DnsName, Ipv4Addr>,
     /// Flags of this member that are the operator's own.

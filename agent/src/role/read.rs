@@ -190,6 +190,7 @@ impl NodeSpec {
                 }
                 let etcd = file.etcd?;
                 Role::Etcd(Box::new(EtcdRole {
+                    kubernetes: file.kubernetes,
                     members: etcd.members,
                     args: etcd.args,
                     ca: file.pki.etcd_ca.clone()?,

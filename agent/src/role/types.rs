@@ -250,7 +250,21 @@ impl FromStr for KubernetesVersion {
         let bad = || format!("`{text}` is not a version of Kubernetes, as in v1.37.2");
         let mut parts = text.strip_prefix('v').unwrap_or(text).splitn(3, '.');
         let mut next = || parts.next().and_then(|p| p.parse().ok()).ok_or_else(bad);
-        Ok(Self { major: next()?, minor: next()?, patch: next()? })
+        let version = Self { major: next()?, minor: next()?, patch: next()? };
+        if version.major != 1 {
+            return Err(format!(
+                "`{text}` is not a version of Kubernetes 1, the only one that Kindling knows"
+            ));
+        }
+        Ok(version)
+    }
+}
+
+impl KubernetesVersion {
+    /// Reads what a program says of itself, `v1.37.0-rc.1` or `v1.37.2+vendor` too: such a build behaves as the version
+    /// that it leads to or was made from.
+    pub fn of_program(output: &str) -> Option<Self> {
+        output.trim().split(['-', '+']).next()?.parse().ok()
     }
 }
 
@@ -494,5 +508,25 @@ impl fmt::Display for ProxyKind {
             Self::Nginx => "nginx",
             Self::None => "none",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_of_kubernetes_1_and_a_program_may_say_more_of_itself() {
+        let read = |text: &str| KubernetesVersion::of_program(text).map(|version| version.to_string());
+        for said in ["v1.37.0\n", "v1.37.0-rc.1\n", "v1.37.0-alpha.2.14+0123456789abcd", "v1.37.0+vendor"] {
+            assert_eq!(read(said).as_deref(), Some("v1.37.0"), "{said}");
+        }
+        assert_eq!(read("kubeadm version"), None);
+        // A cluster file names a release.
+        assert!("v1.37.0-rc.1".parse::<KubernetesVersion>().is_err());
+        for other in ["v2.0.0", "v0.37.0"] {
+            let error = other.parse::<KubernetesVersion>().expect_err("it is refused");
+            assert!(error.contains("is not a version of Kubernetes 1"), "{error}");
+        }
     }
 }

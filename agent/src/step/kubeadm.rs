@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Context, last_words};
 use crate::error::StepError;
-use crate::host::{Command, CommandError, Host, complaint, exists, read_text};
+use crate::host::{Command, CommandError, Host, Output, complaint, exists, read_text};
 use crate::kube::Server;
 use crate::role::NodeSpec;
 use crate::role::types::{HostOrAddress, KubernetesVersion};
@@ -157,29 +157,42 @@ fn run_watched(
     (cx.waiting)(&format!("kubeadm {what} runs"));
     let command = Command::new("kubeadm", args).timeout(Duration::from_secs(cx.spec.deadlines.kubeadm));
     let result = cx.host.run_watched(&command, Duration::from_secs(1), meanwhile);
+    ended(cx.host, cx.spec, what, &command, result)
+}
+
+/// What became of a command of kubeadm, every one: its output is kept in [`LOG_FILE`], and its own error comes first.
+/// `what` is how it was called, in short.
+pub fn ended(
+    host: &dyn Host,
+    spec: &NodeSpec,
+    what: &str,
+    command: &Command,
+    result: Result<Output, CommandError>,
+) -> Result<(), StepError> {
     let output = match &result {
         Ok(output) => Some(output),
         Err(error) => error.output(),
     };
     if let Some(output) = output {
         // kubeadm prints the token in the join command that it proposes.
-        let text = cx.spec.mask(&format!("$ {command}\n{}{}", output.stdout, output.stderr));
+        let text = spec.mask(&format!("$ {command}\n{}{}", output.stdout, output.stderr));
         // Of every command since the beginning: one that failed may have been followed by many. The log helps people;
         // that it cannot be written is no reason to fail.
-        let before = read_text(cx.host, LOG_FILE).unwrap_or_default();
+        let before = read_text(host, LOG_FILE).unwrap_or_default();
         let from = before.len().saturating_sub(LOG_KEPT);
         let from = (from..before.len()).find(|n| before.is_char_boundary(*n)).unwrap_or(before.len());
-        let _ = cx.host.write(Path::new(LOG_FILE), (before[from..].to_owned() + &text).as_bytes(), 0o600);
+        let _ = host.write(Path::new(LOG_FILE), (before[from..].to_owned() + &text).as_bytes(), 0o600);
     }
     result.map(|_| ()).map_err(|error| {
         let remedy = match &error {
+            CommandError::Start { .. } => "the image lacks this program: bake it with `make image`".to_owned(),
             CommandError::Timeout { .. } => {
                 format!("the machine may be starved of CPU or disk: raise [deadlines] kubeadm; {LOG_FILE} has kubeadm's output")
             }
             _ => format!("{LOG_FILE} has kubeadm's output; `journalctl -b -u kubelet` and `crictl ps -a` say what the kubelet did"),
         };
-        let why = last_words::of_control_plane(cx.host);
-        StepError::passing(cx.spec.mask(&told(&error, what, &why)), remedy)
+        let why = last_words::of_control_plane(host);
+        StepError::passing(spec.mask(&told(&error, what, &why)), remedy)
     })
 }
 

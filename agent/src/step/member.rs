@@ -177,7 +177,8 @@ fn write_manifest(cx: &mut Context<'_>, join: &JoinEtcd, members: &[Member]) -> 
     host.run(&Command::new("systemctl", ["stop", "kubelet.service"]))?;
     files::write(host, &join.config)?;
     let path = join.config.path.display().to_string();
-    host.run(&Command::new("kubeadm", ["init", "phase", "etcd", "local", "--config", &path]))?;
+    let command = Command::new("kubeadm", ["init", "phase", "etcd", "local", "--config", &path]);
+    kubeadm::ended(host, spec, "init phase etcd local", &command, host.run(&command))?;
     let text = read_text(host, kubeadm::ETCD_MANIFEST).unwrap_or_default();
     let manifest = Path::new(kubeadm::ETCD_MANIFEST);
     host.write(manifest, of_existing_cluster(&text, spec, members).as_bytes(), 0o600)

@@ -65,7 +65,6 @@ pub fn facts(spec: &NodeSpec, containerd: (u32, u32)) -> Facts {
 pub struct Made {
     pub files: BTreeMap<String, String>,
     steps: BTreeMap<&'static str, String>,
-    spec: String,
     seed: BTreeMap<&'static str, String>,
     cluster: Cluster,
     secrets: Secrets,
@@ -86,7 +85,6 @@ impl Made {
         let mut made = Self {
             files: BTreeMap::new(),
             steps: BTreeMap::new(),
-            spec: format!("{spec:?}"),
             seed: BTreeMap::from([("network-config", seed.network_config)]),
             cluster: cluster.clone(),
             secrets,
@@ -109,7 +107,6 @@ impl Made {
         match place {
             Place::File(path) => self.files.get(path).cloned().unwrap_or_default(),
             Place::Step(id) => self.steps.get(id).cloned().unwrap_or_default(),
-            Place::Spec => self.spec.clone(),
             Place::Seed(name) => self.seed[name].clone(),
             Place::Render(target, path) => {
                 let outputs =

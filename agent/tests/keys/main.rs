@@ -12,14 +12,17 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cluster_support::dummies;
+use kindling::apply::{Observer, apply};
 use kindling::cluster::{Cluster, Secrets, render};
 use kindling::help;
+use kindling::host::fake::Fake;
 use kindling::input::Source;
 use kindling::plan::plan;
 use kindling::role::types::{RuntimeName, Secret};
 use kindling::role::{NEWEST_MINOR, NodeSpec, OLDEST_KUBERNETES};
+use kindling::status::ConsoleLine;
 use made::{Made, cluster_file, facts};
-use samples::{BASE, WITHOUT_TRACE, head, rows};
+use samples::{BASE, WAITS, WITHOUT_TRACE, head, rows};
 
 const MINORS: std::ops::RangeInclusive<u32> = OLDEST_KUBERNETES.minor..=NEWEST_MINOR;
 
@@ -41,6 +44,7 @@ fn every_key_has_a_sample() {
     let known: BTreeSet<String> =
         help::keys().into_iter().filter(|key| !key.table).map(|key| key.key).collect();
     let mut shown: BTreeSet<String> = WITHOUT_TRACE.iter().map(|(key, _)| (*key).to_owned()).collect();
+    shown.extend(WAITS.map(str::to_owned));
     shown.extend(rows(32, RUNTIMES[0]).iter().map(|row| row.key.to_owned()));
     assert_eq!(shown, known);
 }
@@ -83,6 +87,33 @@ fn every_key_reaches_the_machines_of_every_version_and_runtime_or_is_refused() {
     }
     assert!(seen > 2000, "only {seen} samples");
     assert!(wrong.is_empty(), "{} of {seen}:\n{}", wrong.len(), wrong[..wrong.len().min(12)].join("\n"));
+}
+
+/// A worker whose cluster never answers, and one whose Node never becomes Ready.
+#[test]
+fn a_machine_waits_as_long_as_its_deadlines_say() {
+    struct Silent;
+    impl Observer for Silent {
+        fn tell(&mut self, _: &ConsoleLine) {}
+    }
+    for (key, cluster_is_up, step) in [("cluster", false, "join"), ("ready", true, "ready")] {
+        for seconds in [77, 777] {
+            let deadline = format!("[deadlines]\n{key} = {seconds}");
+            let text = cluster_file(&[BASE, &head(37, 1, RuntimeName::Containerd), &deadline]);
+            let (cluster, _) = Cluster::parse(Source::new("cluster.toml", text)).expect("it is right");
+            let role = render::role_file(&cluster, &dummies(), cluster.node("w1").expect("it is there"));
+            let spec = NodeSpec::parse(Source::new("role.toml", role.to_toml())).expect("it is right").0;
+            let host = Fake::new();
+            host.put("/etc/kindling/role.toml", &role.to_toml());
+            host.cluster_is_up.set(cluster_is_up);
+            host.cluster.borrow_mut().lacks_network = true;
+            let facts = facts(&spec, (1, 7));
+            let status = apply(&spec, &facts, &plan(&spec, &facts), &host, &mut Silent);
+            let failure = status.failure.expect("it waits in vain");
+            assert_eq!(failure.step, step, "{key}: {failure:?}");
+            assert!(failure.cause.contains(&format!("(waited {seconds} s)")), "{key}: {failure:?}");
+        }
+    }
 }
 
 /// A containerd that has no place for logins any more gets none in silence.

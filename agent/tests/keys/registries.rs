@@ -23,6 +23,11 @@ pub fn of_registries((major, _): (u32, u32)) -> Vec<Row> {
             registry(lines)
         )
     };
+    // The same server, with the port that its scheme has in any case.
+    let with_port = |lines: &str| mirrored(lines).replace("https://marked.test", "https://marked.test:443");
+    let of_http = |lines: &str| mirrored(lines).replace("https://marked.test", "http://marked.test:80");
+    let port_in_entry =
+        |lines: &str| mirrored(lines).replace("host = \"marked.test\"", "host = \"marked.test:443\"");
     let ca = REAL.ca.certificate.clone();
     let line_of_ca = ca.lines().nth(1).expect("a certificate has lines").to_owned();
     let ca = format!("ca = '''\n{ca}'''");
@@ -116,6 +121,33 @@ pub fn of_registries((major, _): (u32, u32)) -> Vec<Row> {
         .without(mirrored(""))
         .only(Crio),
         row(
+            "registries[].insecure",
+            with_port("insecure = true"),
+            "w1",
+            File("/etc/containerd/certs.d/docker.io/hosts.toml"),
+            "skip_verify = true",
+        )
+        .without(with_port(""))
+        .only(Containerd),
+        row(
+            "registries[].insecure",
+            with_port("insecure = true"),
+            "w1",
+            File("/etc/docker/daemon.json"),
+            "\"registry-mirrors\": [\n    \"https://marked.test\"\n  ]",
+        )
+        .and(File("/etc/docker/daemon.json"), "marked.test\"\n  ],\n  \"")
+        .only(Docker),
+        row(
+            "registries[].insecure",
+            with_port("insecure = true"),
+            "w1",
+            File(CRIO),
+            "location = \"marked.test\"\ninsecure = true\n\n[[registry]]",
+        )
+        .without(with_port(""))
+        .only(Crio),
+        row(
             "registries[].mirrors",
             format!("{hub}{mirror}"),
             "w1",
@@ -139,14 +171,14 @@ pub fn of_registries((major, _): (u32, u32)) -> Vec<Row> {
             "https://mirror.test",
         )
         .only(Docker),
-        row("registries[].mirrors", registry(mirror), "w1", Place::Spec, "")
+        row("registries[].mirrors", registry(mirror), "w1", Place::Step("docker"), "")
             .refused("Docker knows mirrors for docker.io only, not for marked.test")
             .only(Docker),
         row(
             "registries[].mirrors",
             format!("{hub}mirrors = [\"https://mirror.test/v2/hub\"]"),
             "w1",
-            Place::Spec,
+            Place::Step("docker"),
             "",
         )
         .refused("Docker takes no mirror with a path, as https://mirror.test/v2/hub is")
@@ -164,6 +196,15 @@ pub fn of_registries((major, _): (u32, u32)) -> Vec<Row> {
             &table("registry-1.docker.io"),
         )
         .only(Containerd),
+        row("registries[].username", with_port(user), "w1", File(CONTAINERD), &table("marked.test"))
+            .and(File("/etc/containerd/certs.d/docker.io/hosts.toml"), "[host.\"https://marked.test\"]")
+            .only(Containerd),
+        row("registries[].username", of_http(user), "w1", File(CONTAINERD), &table("marked.test"))
+            .and(File("/etc/containerd/certs.d/docker.io/hosts.toml"), "[host.\"http://marked.test\"]")
+            .only(Containerd),
+        row("registries[].username", port_in_entry(user), "w1", File(CONTAINERD), &table("marked.test:443"))
+            .and(File("/etc/containerd/certs.d/docker.io/hosts.toml"), "[host.\"https://marked.test:443\"]")
+            .only(Containerd),
         row("registries[].username", registry(user), "w1", File(LOGINS), &auth).only(Docker),
         row(
             "registries[].username",
@@ -174,9 +215,15 @@ pub fn of_registries((major, _): (u32, u32)) -> Vec<Row> {
         )
         .and(File(LOGINS), &auth)
         .only(Docker),
-        row("registries[].username", mirrored(user), "w1", Place::Spec, "")
+        row("registries[].username", mirrored(user), "w1", Place::Step("docker"), "")
             .refused("Docker asks https://marked.test, a mirror of docker.io, without a login")
             .only(Docker),
+        row("registries[].username", with_port(user), "w1", Place::Step("docker"), "")
+            .refused("a mirror of docker.io, without a login")
+            .only(Docker),
+        row("registries[].username", with_port(user), "w1", File(CRIO), "location = \"marked.test\"")
+            .and(File(LOGINS), "\"marked.test\"")
+            .only(Crio),
         row("registries[].username", mirrored(user), "w1", File(LOGINS), &auth)
             .and(
                 File("/etc/crio/crio.conf.d/90-kindling.conf"),

@@ -47,8 +47,6 @@ pub enum Place {
     File(&'static str),
     /// A step of the plan, by its id.
     Step(&'static str),
-    /// What the steps read as they run.
-    Spec,
     /// A file of the seed: cloud-init acts on it, before the agent does.
     Seed(&'static str),
     /// What is rendered for a hypervisor.
@@ -108,6 +106,9 @@ impl Row {
     }
 }
 
+/// What is in no file and no step: how long a machine waits, see `a_machine_waits_as_long_as_its_deadlines_say`.
+pub const WAITS: [&str; 2] = ["deadlines.cluster", "deadlines.ready"];
+
 /// What no machine needs to know.
 pub const WITHOUT_TRACE: [(&str, &str); 1] = [("version", "of the file's format: an unknown one is refused")];
 
@@ -149,7 +150,15 @@ fn of_the_cluster(minor: u32, runtime: RuntimeName) -> Vec<Row> {
             .and(File(KUBEADM), socket),
         row("addons", "addons = [\"marked\"]", "cp1", Step("addons"), "marked"),
         row("api_server_args", flag("api_server", "event-ttl"), "cp1", File(KUBEADM), "event-ttl"),
-        row("api_server_args", flag("api_server", "event-ttl"), "cp2", Place::Spec, "event-ttl"),
+        // The others take them from the cluster's own kubeadm-config.
+        row(
+            "api_server_args",
+            format!("{}\n[nodes.cp2]\nfirst = true", flag("api_server", "event-ttl")),
+            "cp2",
+            File(KUBEADM),
+            "event-ttl",
+        )
+        .without("[nodes.cp2]\nfirst = true"),
         row("cert_sans", "cert_sans = [\"marked.test\"]", "cp1", File(KUBEADM), "marked.test"),
         row(
             "controller_manager_args",
@@ -214,9 +223,7 @@ fn of_the_cluster(minor: u32, runtime: RuntimeName) -> Vec<Row> {
             .and(File(KUBEADM), "10.0.0.77"),
         row("vrrp.advert_ms", "[vrrp]\nadvert_ms = 770", "cp2", File(KEEPALIVED), "advert_int 0.77"),
         row("vrrp.vrid", "[vrrp]\nvrid = 177", "cp2", File(KEEPALIVED), "virtual_router_id 177"),
-        row("deadlines.cluster", "[deadlines]\ncluster = 777", "w1", Place::Spec, "cluster: 777"),
         row("deadlines.kubeadm", "[deadlines]\nkubeadm = 777", "w1", File(KUBEADM), "259s"),
-        row("deadlines.ready", "[deadlines]\nready = 777", "w1", Place::Spec, "ready: 777"),
     ]
 }
 

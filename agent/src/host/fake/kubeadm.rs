@@ -79,6 +79,9 @@ impl Fake {
 
     pub(super) fn kubeadm_command(&self, args: &[String], half: bool) -> Result<String, String> {
         let words: Vec<&str> = args.iter().map(String::as_str).take_while(|a| !a.starts_with('-')).collect();
+        if let Some(stderr) = self.kubeadm_fails.borrow().get(&words.join(" ")) {
+            return Err(stderr.clone());
+        }
         match words[..] {
             ["version"] => Ok(format!("{}\n", self.kubeadm_version())),
             ["reset"] => {

@@ -83,6 +83,8 @@ pub struct Fake {
     clock: Cell<Duration>,
     /// What the clock on the wall shows until it is set right, and when that is.
     pub wrong_clock: Cell<Option<(u64, Duration)>>,
+    /// The words of kubeadm's commands that fail, and what they print.
+    pub kubeadm_fails: RefCell<BTreeMap<String, String>>,
     /// Whether none of chrony's servers answers.
     pub no_time_server: Cell<bool>,
     /// When the units that a boot starts have started.

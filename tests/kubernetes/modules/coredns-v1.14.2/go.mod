@@ -98,6 +98,8 @@ require (
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
 
+exclude github.com/golang/protobuf v1.4.0-rc.4.0.20200313231945-b860323f09d0
+
 exclude golang.org/x/crypto v0.48.0
 
 exclude golang.org/x/net v0.51.0

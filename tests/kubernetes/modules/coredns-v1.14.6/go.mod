@@ -110,3 +110,5 @@ require (
 	sigs.k8s.io/structured-merge-diff/v6 v6.4.2 // indirect
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
+
+exclude github.com/golang/protobuf v1.4.0-rc.4.0.20200313231945-b860323f09d0

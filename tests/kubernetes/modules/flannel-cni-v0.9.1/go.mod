@@ -15,3 +15,5 @@ require (
 	golang.org/x/crypto v0.0.0-20200622213623-75b288015ac9 // indirect
 	golang.org/x/sys v0.0.0-20201117170446-d9b008d0a637 // indirect
 )
+
+exclude github.com/golang/protobuf v1.4.0-rc.4.0.20200313231945-b860323f09d0

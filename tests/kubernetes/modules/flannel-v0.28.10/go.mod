@@ -102,6 +102,8 @@ require (
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
 
+exclude github.com/golang/protobuf v1.4.0-rc.4.0.20200313231945-b860323f09d0
+
 exclude github.com/go-logr/logr v1.4.4
 
 exclude go.yaml.in/yaml/v3 v3.0.5
