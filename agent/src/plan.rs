@@ -293,7 +293,8 @@ fn healthy(spec: &NodeSpec) -> Option<Healthy> {
         Role::Etcd(role) => Some(Healthy {
             members: role.members.clone(),
             own: Some(spec.address()),
-            oldest: oldest_etcd(role.kubernetes),
+            // Its own is preflight's; the others may still be of the image before, and be replaced next.
+            oldest: OLDEST_ETCD,
             ca: role.ca.clone(),
             identity: format!("{}/client", render::ETCD_PKI),
         }),

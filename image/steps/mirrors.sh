@@ -22,7 +22,7 @@ check_mirrors() {
 # What is baked, as `image/release` and `image/tools` have it.
 DEBIAN_RELEASE=trixie UBUNTU_RELEASE=noble
 
-# Whose archives are named like a distribution's, or no longer carry what is baked: not to be taken unseen.
+# Whose archives are named like a distribution's, or no longer carry what is baked: not taken where nothing can be reached and asked.
 OTHERS='docker|yarnpkg\.com|virtualbox\.org|launchpad|microsoft\.com|old-releases\.ubuntu\.com|archive\.debian\.org'
 
 # Which archive is which of this machine's apt sources, filled by `find_archive`.
@@ -195,7 +195,9 @@ sandbox_ca() { # FOLDER
 fetch_url() { # URL FILE [OPTION...]
     local options=(-fsSL --retry 3 --connect-timeout 30 --speed-limit 1000 --speed-time 60 --max-time 1800)
     [[ -z ${EXTRA_CA-} ]] || { ca_bundle && options+=(--cacert "$CACHE/ca-bundle.pem"); }
-    curl "${options[@]}" "${@:3}" -o "$2" "$1"
+    # By a pipe: a URL may have a password in it, and arguments are everybody's to read.
+    local url=${1//\\/\\\\}
+    printf 'url = "%s"\n' "${url//\"/\\\"}" | curl "${options[@]}" "${@:3}" -o "$2" --config -
 }
 
 # Of pkgs.k8s.io and most mirrors; and without colons, as some object stores want names.

@@ -4,7 +4,7 @@
 say() { printf '[%4ds] %s\n' "$SECONDS" "$*" | masked >&2; }
 die() { printf '%s: %s\n' "$PROGRAM" "$*" | masked >&2; exit 1; }
 # Proxies and mirrors may be named with a password.
-masked() { sed -E 's|(://)[^/@[:space:]]+@|\1...@|g'; }
+masked() { sed -E 's|(://)[^/[:space:]]+@|\1...@|g'; }
 
 # What `set -e` ends without a word of its own is named by its place, in functions and subshells too, which end at their first
 # failure as everything else does. A subshell ends its parent, so the innermost place is the first line; one that `die` ended

@@ -20,12 +20,12 @@ fail() {
 }
 kubectl() { "$bin/kubectl" --kubeconfig "$work/state/admin.conf" --request-timeout=20s "$@"; }
 
-# Tries for a while: what a cluster shows follows its machines by some seconds.
-eventually() {
-    local what=$1 tries=$2
+# Tries a command until it succeeds or GIVE-UP does, which is asked after each failure.
+persist() { # WHAT GIVE-UP COMMAND...
+    local what=$1 give_up=$2
     shift 2
     until "$@" >"$work/last" 2>&1; do
-        if ((--tries <= 0)); then
+        if "$give_up"; then
             cat "$work/last"
             fail "$what"$'\n'"$(tail -n 20 "$work/last")"
         fi
@@ -35,20 +35,19 @@ eventually() {
     passed=$((passed + 1))
 }
 
-# The same, by the clock: for what would come right by itself if one only waited long enough.
-within() {
-    local what=$1 end=$((SECONDS + $2))
-    shift 2
-    until "$@" >"$work/last" 2>&1; do
-        if ((SECONDS >= end)); then
-            cat "$work/last"
-            fail "$what"$'\n'"$(tail -n 20 "$work/last")"
-        fi
-        sleep 2
-    done
-    say "ok: $what"
-    passed=$((passed + 1))
+# Tries for a while: what a cluster shows follows its machines by some seconds.
+eventually() { # WHAT TRIES COMMAND...
+    local tries=$2
+    persist "$1" tried_enough "${@:3}"
 }
+tried_enough() { ((--tries <= 0)); }
+
+# The same, by the clock: for what would come right by itself if one only waited long enough.
+within() { # WHAT SECONDS COMMAND...
+    local end=$((SECONDS + $2))
+    persist "$1" too_late "${@:3}"
+}
+too_late() { ((SECONDS >= end)); }
 
 # A server on every node, see workload.yaml; what follows asks them.
 workload() { kubectl apply -f tests/lib/workload.yaml; }

@@ -12,36 +12,43 @@ use crate::role::types::is_unicast;
 pub fn servers(draft: &Draft, findings: &Findings) {
     let Some(network) = &draft.network else { return };
     for server in &network.dns {
-        if let Some(reason) = refused(draft, *server) {
-            findings.error(
-                "network.dns",
-                network.dns_span.clone(),
-                reason,
-                "write the DNS servers of the machines' network, outside the cluster, as in [\"10.0.0.2\"]",
-            );
+        if let Some((reason, remedy)) = refused(draft, *server) {
+            findings.error("network.dns", network.dns_span.clone(), reason, remedy);
         }
     }
 }
 
-fn refused(draft: &Draft, server: Ipv4Addr) -> Option<String> {
+const OUTSIDE: &str =
+    "write the DNS servers of the machines' network, outside the cluster, as in [\"10.0.0.2\"]";
+
+/// A reason and a remedy.
+fn refused(draft: &Draft, server: Ipv4Addr) -> Option<(String, &'static str)> {
     let services = draft.services.as_ref().map_or_else(default_services, |at| at.value);
     let pods = draft.pods.as_ref().map_or_else(default_pods, |at| at.value);
     let vip = draft.endpoint.as_ref().and_then(|endpoint| endpoint.vip.as_ref());
-    if server.is_loopback() {
-        Some(format!("{server} is loopback: in a pod that is the pod itself, and CoreDNS would ask itself"))
-    } else if !is_unicast(server) {
-        Some(format!("{server} is not an address that a server can have"))
-    } else if services.net().contains(&server) {
-        Some(format!("{server} is in the network of the Services ({services}): CoreDNS would ask itself"))
-    } else if pods.net().contains(&server) {
-        Some(format!(
-            "{server} is in the network of the pods ({pods}): machines need names before there is a pod"
-        ))
-    } else if vip.is_some_and(|vip| vip.value == server) {
-        Some(format!("{server} is the VIP, where the API answers and no DNS server does"))
-    } else {
-        holder_of(draft, server).map(|node| {
-            format!("{server} is {node}'s address, and no machine of the cluster is a DNS server")
-        })
+    if services.net().contains(&server) {
+        return Some((
+            format!(
+                "{server} is in the network of the Services ({services}): no packet leaves the cluster for it, and the cluster's own DNS server may have it"
+            ),
+            "write another server, or another network in `services`",
+        ));
     }
+    if pods.net().contains(&server) {
+        return Some((
+            format!("{server} is in the network of the pods ({pods}): no packet leaves the cluster for it"),
+            "write another server, or another network in `pods`",
+        ));
+    }
+    let reason = if server.is_loopback() {
+        format!("{server} is loopback: in a pod that is the pod itself, and CoreDNS would ask itself")
+    } else if !is_unicast(server) {
+        format!("{server} is not an address that a server can have")
+    } else if vip.is_some_and(|vip| vip.value == server) {
+        format!("{server} is the VIP, where the API answers and no DNS server does")
+    } else {
+        let node = holder_of(draft, server)?;
+        format!("{server} is {node}'s address, and no machine of the cluster is a DNS server")
+    };
+    Some((reason, OUTSIDE))
 }

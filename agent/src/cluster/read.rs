@@ -240,7 +240,7 @@ fn read_registries(root: &mut Section<'_, '_>) -> Vec<At<Registry>> {
         if !hosts.contains(&host)
             && let Some(own) = hosts.iter().find(|own| plain(own) == plain(&host))
         {
-            *mirror = mirror.replacen(&host, own, 1);
+            *mirror = mirror.replacen(&format!("://{host}"), &format!("://{own}"), 1);
         }
     }
     registries

@@ -157,17 +157,39 @@ fn run_watched(
     (cx.waiting)(&format!("kubeadm {what} runs"));
     let command = Command::new("kubeadm", args).timeout(Duration::from_secs(cx.spec.deadlines.kubeadm));
     let result = cx.host.run_watched(&command, Duration::from_secs(1), meanwhile);
-    ended(cx.host, cx.spec, what, &command, result)
+    let starved = "the machine may be starved of CPU or disk: raise [deadlines] kubeadm";
+    let why = result.as_ref().err().map(|_| last_words::of_control_plane(cx.host)).unwrap_or_default();
+    told_of(cx.host, cx.spec, what, &command, result, &why, starved)
 }
 
-/// What became of a command of kubeadm, every one: its output is kept in [`LOG_FILE`], and its own error comes first.
-/// `what` is how it was called, in short.
+/// What became of a command of kubeadm that waits for no part of the control plane. `what` is how it was called, in short.
 pub fn ended(
     host: &dyn Host,
     spec: &NodeSpec,
     what: &str,
     command: &Command,
     result: Result<Output, CommandError>,
+) -> Result<(), StepError> {
+    told_of(
+        host,
+        spec,
+        what,
+        command,
+        result,
+        "",
+        "the machine may be starved of CPU or disk: look what takes them",
+    )
+}
+
+/// Every command's output is kept in [`LOG_FILE`], and kubeadm's own error comes first, then `why` that may be.
+fn told_of(
+    host: &dyn Host,
+    spec: &NodeSpec,
+    what: &str,
+    command: &Command,
+    result: Result<Output, CommandError>,
+    why: &str,
+    starved: &str,
 ) -> Result<(), StepError> {
     let output = match &result {
         Ok(output) => Some(output),
@@ -186,13 +208,10 @@ pub fn ended(
     result.map(|_| ()).map_err(|error| {
         let remedy = match &error {
             CommandError::Start { .. } => "the image lacks this program: bake it with `make image`".to_owned(),
-            CommandError::Timeout { .. } => {
-                format!("the machine may be starved of CPU or disk: raise [deadlines] kubeadm; {LOG_FILE} has kubeadm's output")
-            }
+            CommandError::Timeout { .. } => format!("{starved}; {LOG_FILE} has kubeadm's output"),
             _ => format!("{LOG_FILE} has kubeadm's output; `journalctl -b -u kubelet` and `crictl ps -a` say what the kubelet did"),
         };
-        let why = last_words::of_control_plane(host);
-        StepError::passing(spec.mask(&told(&error, what, &why)), remedy)
+        StepError::passing(spec.mask(&told(&error, what, why)), remedy)
     })
 }
 

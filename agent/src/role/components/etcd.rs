@@ -79,9 +79,13 @@ fn not_known(flag: &str, minor: u32, version: KubernetesVersion) -> Option<Told>
     let ends = format!("etcd 3.{minor}, which kubeadm {version} starts, does not know this flag and ends");
     let stops = |remedy: String| Some((ends, remedy, true));
     if minor < 6 && NEW_3_6.contains(&flag) {
-        return stops(format!(
-            "leave it out until the cluster is of v1.34; `experimental-{flag}` may be its name here"
-        ));
+        let twin = format!("experimental-{flag}");
+        let hint = if known("etcd", &twin).is_some() {
+            format!("; `{twin}` is its name here")
+        } else {
+            String::new()
+        };
+        return stops(format!("leave it out until the cluster is of v1.34{hint}"));
     }
     if GONE_3_6.contains(&flag) {
         return if minor < 6 {

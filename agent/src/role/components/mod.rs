@@ -14,6 +14,7 @@ use super::{NEWEST_MINOR, OLDEST_KUBERNETES};
 use crate::suggest::hint;
 
 pub use etcd::{etcd_minor, started_with};
+pub use gates::gates_of;
 pub use known::{known, names};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +68,7 @@ const TLS_ALONE: &str = "leave it out: there is no port without TLS any more";
 const EVICTION: &str = "set default-not-ready-toleration-seconds and default-unreachable-toleration-seconds in [api_server_args]";
 const LOGS: &str = "leave it out: the log goes to standard error, where `crictl logs` has it";
 
-/// Flags that went away, the minor version that has them no more (32: or an older one), and what to do instead.
+/// Flags that went away, the first supported minor version that does not have them, and what to do instead.
 const GONE: &[(&[Component], &str, u32, &str)] = &[
     (API, "cloud-provider", 33, CLOUDS),
     (API, "cloud-config", 33, CLOUDS),
@@ -110,8 +111,11 @@ pub fn objections(
     let mut found = Vec::new();
     for (flag, value) in flags {
         let told = match (component, flag.as_str()) {
+            (_, flag) if of_no_use(component, flag).is_some() => {
+                of_no_use(component, flag).into_iter().collect()
+            }
             (Component::Etcd, _) => etcd::told(flag, flags, version),
-            (_, "feature-gates") => gates::of_kubernetes(value, version),
+            (_, "feature-gates") => gates::of_kubernetes(component, value, version),
             (Component::ApiServer, "enable-admission-plugins" | "disable-admission-plugins") => {
                 plugins(value, version)
             }
@@ -125,6 +129,26 @@ pub fn objections(
         }));
     }
     found
+}
+
+/// Flags that are there, and by which a component does not do its work.
+fn of_no_use(component: Component, flag: &str) -> Option<Told> {
+    let (message, remedy) = match (component, flag) {
+        (_, "help" | "version") | (Component::Scheduler, "write-config-to") => {
+            (format!("{component} tells something at this flag and ends"), "leave it out")
+        }
+        (Component::ApiServer, "admission-control") => (
+            format!("{component} ends at this flag beside enable-admission-plugins, which kubeadm gives it"),
+            "write the plugins into enable-admission-plugins",
+        ),
+        (Component::Etcd, "config-file") => (
+            "an etcd that reads a file takes no other flag, nor those by which the members find one another"
+                .to_owned(),
+            "write what is in the file as flags",
+        ),
+        _ => return None,
+    };
+    Some((message, remedy.to_owned(), true))
 }
 
 fn of_flag(component: Component, flag: &str, version: KubernetesVersion) -> Option<Told> {
@@ -172,9 +196,17 @@ fn no_more(component: Component, since: u32, version: KubernetesVersion, remedy:
     (format!("{component} has this flag no more{when}, and ends at it in {version}"), remedy.to_owned(), true)
 }
 
+/// The newest patch of each minor version whose sources the tables were read from.
+const READ: &[(u32, u32)] = &[(32, 9), (33, 9), (34, 4), (35, 4), (36, 3), (37, 2)];
+
+/// Whether the tables have seen this patch: a later one may have brought a gate back from the next minor version.
+fn is_read(version: KubernetesVersion) -> bool {
+    READ.iter().any(|(minor, patch)| *minor == version.minor && version.patch <= *patch)
+}
+
 /// All flags, plugins and gates of this version are in the tables, so that another one stops a component.
 fn is_known_whole(version: KubernetesVersion) -> bool {
-    (OLDEST_KNOWN..=NEWEST_MINOR).contains(&version.minor)
+    version.minor >= OLDEST_KNOWN && is_read(version)
 }
 
 fn plugins(value: &str, version: KubernetesVersion) -> Vec<Told> {
@@ -185,7 +217,15 @@ fn plugins(value: &str, version: KubernetesVersion) -> Vec<Told> {
         format!("`{name}` is no admission plugin {of}, and kube-apiserver ends at one that it does not know")
     };
     let mut found = Vec::new();
-    for name in value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+    for name in value.split(',').filter(|name| !name.is_empty()) {
+        if name != name.trim() {
+            found.push((
+                format!("kube-apiserver takes the space of `{name}` for a part of the name, and ends"),
+                "write the plugins with commas alone between them".to_owned(),
+                true,
+            ));
+            continue;
+        }
         if let Some((_, remedy)) = PLUGINS_GONE.iter().find(|(gone, _)| *gone == name) {
             found.push((ends(name), (*remedy).to_owned(), true));
             continue;
@@ -230,6 +270,8 @@ mod tests {
             (ApiServer, gates, "kube:PodIndexLabel=true", "v1.35.0", "v1.34.4"),
             (ApiServer, gates, "ExtendWebSocketsToKubelet=false", "v1.35.4", "v1.36.3"),
             (ApiServer, gates, "APIServerTracing=false", "v1.34.0", "v1.33.0"),
+            (ApiServer, gates, "GitRepoVolumeDriver=true", "v1.36.3", "v1.35.4"),
+            (ApiServer, gates, "SystemdWatchdog=0", "v1.35.4", "v1.34.4"),
             (Scheduler, "tls-curve-preferences", "X25519", "v1.35.4", "v1.36.0"),
             (ApiServer, "cloud-provider", "external", "v1.33.0", "v1.32.9"),
             (ControllerManager, "concurrent-resourceclaim-syncs", "5", "v1.35.4", "v1.36.0"),
@@ -291,6 +333,43 @@ mod tests {
     }
 
     #[test]
+    fn what_a_component_takes_and_does_not_work_with_is_refused() {
+        use Component::*;
+        for (component, flag, value, word) in [
+            (ApiServer, "version", "true", "ends"),
+            (Scheduler, "write-config-to", "/tmp/a", "ends"),
+            (ApiServer, "admission-control", "NodeRestriction", "beside enable-admission-plugins"),
+            (
+                ApiServer,
+                "enable-admission-plugins",
+                "NodeRestriction, AlwaysPullImages",
+                "the space of ` AlwaysPullImages`",
+            ),
+            (Scheduler, "feature-gates", "ControllerManagerReleaseLeaderElectionLockOnExit=true", "alone"),
+            (Scheduler, "feature-gates", "SchedulerAsyncAPICalls=tRuE", "no feature gate with a value"),
+            (Etcd, "config-file", "/etc/etcd.yaml", "no other flag"),
+        ] {
+            let told = said(component, flag, value, "v1.37.2");
+            assert!(told.len() == 1 && told[0].1 && told[0].0.contains(word), "{component} {flag}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn a_patch_that_the_tables_have_not_seen_may_have_more() {
+        use Component::*;
+        for (flag, value, version) in [
+            ("feature-gates", "NoSuchGate=true", "v1.37.3"),
+            ("feature-gates", "ExtendWebSocketsToKubelet=false", "v1.35.5"),
+            ("no-such-flag", "1", "v1.36.4"),
+        ] {
+            let told = said(ApiServer, flag, value, version);
+            assert!(told.len() == 1 && !told[0].1, "{flag} {value} {version}: {told:?}");
+        }
+        let told = said(ApiServer, "feature-gates", "ReloadKubeletClientCAFile=true", "v1.34.9");
+        assert!(told.len() == 1 && told[0].1, "two minor versions before: {told:?}");
+    }
+
+    #[test]
     fn ordinary_flags_are_not_told() {
         use Component::*;
         for version in ["v1.32.0", "v1.33.9", "v1.34.0", "v1.35.4", "v1.36.3", "v1.37.2", "v1.38.0"] {
@@ -299,10 +378,11 @@ mod tests {
                 (ControllerManager, "v", "4"),
                 (Scheduler, "v", "4"),
                 (Etcd, "v", "4"),
-                (ApiServer, "enable-admission-plugins", "NodeRestriction, AlwaysPullImages"),
+                (ApiServer, "enable-admission-plugins", "NodeRestriction,AlwaysPullImages"),
                 // Hidden by --help, and known all the same.
                 (ApiServer, "apiserver-count", "3"),
                 (ControllerManager, "feature-gates", "AllAlpha=false"),
+                (ControllerManager, "feature-gates", "SystemdWatchdog=1"),
             ] {
                 assert_eq!(said(component, flag, value, version), [], "{component} {flag} {version}");
             }
@@ -401,9 +481,10 @@ mod tests {
         let lines = include_str!("../feature-gates.txt").lines().filter(|line| !line.starts_with('#'));
         for line in lines {
             let name = line.split(' ').next().expect("a name");
-            let (first, last, locked) = gates::gate(name).unwrap_or_else(|| panic!("{line}"));
-            assert!((32..=last).contains(&first) && last <= NEWEST_MINOR, "{line}");
-            assert!(locked.is_none_or(|minor| (first..=last).contains(&minor)), "{line}");
+            let gate = gates::gate(name).unwrap_or_else(|| panic!("{line}"));
+            assert!((32..=gate.last).contains(&gate.first) && gate.last <= NEWEST_MINOR, "{line}");
+            assert!(gate.locked.is_none_or(|(minor, _)| (gate.first..=gate.last).contains(&minor)), "{line}");
+            assert_eq!(gate.locked.is_none(), line.ends_with(" -"), "{line}");
         }
     }
 }
