@@ -86,7 +86,8 @@ impl Service {
         };
         let settled = wait(
             host,
-            Patience { longest: Duration::from_secs(1), ..Patience::seconds(90) },
+            // systemd itself ends what takes too long; containerd has five minutes.
+            Patience { longest: Duration::from_secs(1), ..Patience::seconds(330) },
             cx.waiting,
             || match state() {
                 state if state == "activating" => Attempt::NotYet(format!("{unit} is starting")),
