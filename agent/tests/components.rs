@@ -41,26 +41,12 @@ fn shown(help: &str) -> BTreeSet<&str> {
     starts.filter_map(|line| line.split([' ', '=']).next()).filter(|name| !name.is_empty()).collect()
 }
 
-#[test]
-fn the_table_of_flags_is_what_the_programs_of_the_control_plane_know() {
+/// Calls `compare` with each program of the control plane that is here: its name, its minor version, itself and its help.
+fn each_of_the_control_plane(compare: impl Fn(&str, u32, &Path, &str)) {
     let mut compared = 0;
     for component in ["kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
         for (minor, program) in programs("kubernetes", component) {
-            let help = output(&program, &["--help"]);
-            let (shown, table) = (shown(&help), names(component, minor).collect::<BTreeSet<_>>());
-            let unknown: Vec<_> = shown.difference(&table).collect();
-            assert!(unknown.is_empty(), "{component} of 1.{minor} has {unknown:?}: add them to flags.txt");
-            let takes = |flag: &&str| {
-                let said = output(&program, &[&format!("--{flag}=1"), "--help"]);
-                !said.contains("unknown flag")
-            };
-            assert!(!takes(&"no-such-flag"), "{component} of 1.{minor} says of each flag that it knows it");
-            // Help hides those that are deprecated.
-            let gone: Vec<_> = table.difference(&shown).filter(|flag| !takes(flag)).collect();
-            assert!(
-                gone.is_empty(),
-                "{component} of 1.{minor} does not know {gone:?}: take them out of flags.txt"
-            );
+            compare(component, minor, &program, &output(&program, &["--help"]));
             compared += 1;
         }
     }
@@ -70,33 +56,43 @@ fn the_table_of_flags_is_what_the_programs_of_the_control_plane_know() {
 }
 
 #[test]
+fn the_table_of_flags_is_what_the_programs_of_the_control_plane_know() {
+    each_of_the_control_plane(|component, minor, program, help| {
+        let (shown, table) = (shown(help), names(component, minor).collect::<BTreeSet<_>>());
+        let unknown: Vec<_> = shown.difference(&table).collect();
+        assert!(unknown.is_empty(), "{component} of 1.{minor} has {unknown:?}: add them to flags.txt");
+        let takes = |flag: &&str| {
+            let said = output(program, &[&format!("--{flag}=1"), "--help"]);
+            !said.contains("unknown flag")
+        };
+        assert!(!takes(&"no-such-flag"), "{component} of 1.{minor} says of each flag that it knows it");
+        // Help hides those that are deprecated.
+        let gone: Vec<_> = table.difference(&shown).filter(|flag| !takes(flag)).collect();
+        assert!(
+            gone.is_empty(),
+            "{component} of 1.{minor} does not know {gone:?}: take them out of flags.txt"
+        );
+    });
+}
+
+#[test]
 fn the_table_of_gates_has_all_that_the_programs_of_the_control_plane_show() {
-    let mut compared = 0;
-    for component in ["kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
-        for (minor, program) in programs("kubernetes", component) {
-            let help = output(&program, &["--help"]);
-            let shown: BTreeSet<&str> = help
-                .split_whitespace()
-                .filter_map(|word| word.split_once("=true|false"))
-                .map(|(name, _)| name.rsplit(':').next().unwrap_or(name))
-                // `--runtime-config` has values of that form, too.
-                .filter(|name| {
-                    name.starts_with(char::is_uppercase) && !matches!(*name, "AllAlpha" | "AllBeta")
-                })
-                .collect();
-            assert!(shown.len() > 50, "{component} of 1.{minor} shows {} gates", shown.len());
-            let table: BTreeSet<&str> = gates_of(minor).collect();
-            let unknown: Vec<_> = shown.difference(&table).collect();
-            assert!(
-                unknown.is_empty(),
-                "{component} of 1.{minor} has {unknown:?}: add them to feature-gates.txt"
-            );
-            compared += 1;
-        }
-    }
-    if compared == 0 {
-        here::skip("there are no programs of Kubernetes here (tests/kubernetes/build makes them)");
-    }
+    each_of_the_control_plane(|component, minor, _, help| {
+        let shown: BTreeSet<&str> = help
+            .split_whitespace()
+            .filter_map(|word| word.split_once("=true|false"))
+            .map(|(name, _)| name.rsplit(':').next().unwrap_or(name))
+            // `--runtime-config` has values of that form, too.
+            .filter(|name| name.starts_with(char::is_uppercase) && !matches!(*name, "AllAlpha" | "AllBeta"))
+            .collect();
+        assert!(shown.len() > 50, "{component} of 1.{minor} shows {} gates", shown.len());
+        let table: BTreeSet<&str> = gates_of(minor).collect();
+        let unknown: Vec<_> = shown.difference(&table).collect();
+        assert!(
+            unknown.is_empty(),
+            "{component} of 1.{minor} has {unknown:?}: add them to feature-gates.txt"
+        );
+    });
 }
 
 #[test]
