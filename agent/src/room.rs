@@ -20,7 +20,7 @@ use crate::cluster::pki::{self, Leaf, Pair};
 use crate::host::{Host, date};
 use crate::kube::{Credentials, KubeError, Server};
 use crate::role::{NodeSpec, Role};
-use crate::step::{etcd, kubeadm};
+use crate::step::{etcd_log, kubeadm};
 
 /// Beside the API server's own.
 pub const PORT: u16 = 6442;
@@ -56,7 +56,7 @@ pub fn ask(host: &dyn Host, ca: &str, peer: Ipv4Addr) -> Peer {
 fn asked(spec: &NodeSpec) -> Option<(Pair, &'static [&'static str])> {
     match &spec.role {
         Role::ControlPlane(role) => Some((spec.authority(role), kubeadm::TRACES)),
-        Role::Etcd(role) => Some((role.authority(), &[etcd::WAL])),
+        Role::Etcd(role) => Some((role.authority(), &[etcd_log::WAL])),
         Role::Worker(_) | Role::LoadBalancer(_) => None,
     }
 }

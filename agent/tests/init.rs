@@ -5,6 +5,7 @@ mod support;
 use std::time::Duration;
 
 use kindling::host::Host;
+use kindling::host::fake::Cut;
 use kindling::room::Peer;
 use kindling::status::State;
 use support::{machine, run, run_told, spec};
@@ -85,4 +86,25 @@ fn time_servers_that_do_not_answer_are_waited_for_once() {
         Some("no time server answered within 30 s: the machine's own clock counts")
     );
     assert!(clock(&run(&spec, &host)).seconds.unwrap() < 1.0, "a second run waited again");
+}
+
+#[test]
+fn an_etcd_that_recorded_nothing_before_the_power_cut_begins_anew() {
+    let (spec, host) = (spec("cp1"), machine("cp1"));
+    let log = "/var/lib/etcd/member/wal/0000000000000000-0000000000000000.wal";
+    // Each effect in turn, until the cut came in the middle of kubeadm init.
+    let cut = (1..200).find(|n| {
+        let other = machine("cp1");
+        other.cut_power_at(*n, Cut::Half);
+        run(&spec, &other);
+        other.text(log).is_some()
+    });
+    host.cut_power_at(cut.expect("kubeadm init is an effect"), Cut::Half);
+    run(&spec, &host);
+    host.boot();
+    let (status, told) = run_told(&spec, &host);
+    assert_eq!(status.state, State::Done, "{:?}", status.failure);
+    let said = "going over it again; removed what was cut short: ";
+    let line = told.0.iter().find(|line| line.contains(said)).expect("it says so");
+    assert!(line.ends_with("/var/lib/etcd/member (etcd had recorded nothing yet)"), "{line}");
 }

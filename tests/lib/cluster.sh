@@ -136,7 +136,7 @@ names_are_spread() {
 
 # What a cluster that is not as it should be says of itself.
 tell_why() {
-    local console
+    local console logs
     # Machines that could not be started say why there, and nowhere else.
     cat "$work/first-up" 2>/dev/null || true
     kubectl get nodes -o wide || true
@@ -150,7 +150,16 @@ tell_why() {
         grep -a 'kindling\[' "$console" | tail -n 12 || true
         cp "$console" "$work/failed/$(basename "$(dirname "$console")").log" || true
     done
-    echo "whole consoles: $work/failed"
+    # What ran in pods, of machines whose disks are folders.
+    for logs in "$work"/state/nodes/*/var/log/pods/kube-system_{etcd,kube-apiserver}-*; do
+        [[ -d $logs ]] || continue
+        echo "--- ${logs##*/}"
+        tail -qn 3 "$logs"/*/*.log | cut -c 1-600 || true
+    done
+    echo "whole consoles: $work/failed; the last word of each machine:"
+    for console in "$work"/state/nodes/*/console.log; do
+        echo "$(basename "$(dirname "$console")"): $(grep -a 'kindling\[' "$console" | tail -n 1)"
+    done
 }
 
 cleanup() {

@@ -73,6 +73,21 @@ impl Disk {
         }
     }
 
+    /// As if the power had gone before etcd recorded anything: its log ends behind the head.
+    pub fn blank(&self) {
+        assert_eq!(self.etcd(), None, "it runs");
+        let log = self.root.join("var/lib/etcd/member/wal/0000000000000000-0000000000000000.wal");
+        let mut content = fs::read(&log).unwrap();
+        // The snapshot's record is the third and last of the head.
+        let length = |at: usize| u64::from_le_bytes(content[at..at + 8].try_into().unwrap());
+        let end = (0..3).fold(0, |at, _| at + 8 + (length(at) as usize & 0xffff).next_multiple_of(8));
+        content[end..].fill(0);
+        fs::write(&log, content).unwrap();
+        for file in fs::read_dir(self.root.join("var/lib/etcd/member/snap")).unwrap() {
+            fs::remove_file(file.unwrap().path()).unwrap();
+        }
+    }
+
     /// The power is back: what is enabled starts.
     pub fn boot(&self) {
         if self.root.join("enabled").exists() {
@@ -153,6 +168,9 @@ impl Host for Disk {
 
     fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
         self.linux.read(&self.path(path))
+    }
+    fn read_start(&self, path: &Path, most: usize) -> io::Result<Option<Vec<u8>>> {
+        self.linux.read_start(&self.path(path), most)
     }
     fn mode(&self, path: &Path) -> io::Result<Option<u32>> {
         self.linux.mode(&self.path(path))

@@ -240,17 +240,10 @@ impl Renewal<'_> {
             return Ok(());
         }
         waiting(&format!("{component} is started again with the new certificates"));
-        let label = |key: &str, value: &str| format!("--label=io.kubernetes.{key}={value}");
-        let list = Command::query(
-            "crictl",
-            ["ps", "--quiet", &label("container.name", component), &label("pod.namespace", "kube-system")],
-        );
         // None where it has just ended by itself: the kubelet is about to start it, with what lies there now.
-        let old: Vec<String> = self.host.run(&list)?.stdout.split_whitespace().map(str::to_owned).collect();
+        let old = kubeadm::containers(self.host, component)?;
         if !old.is_empty() {
-            let timeout = format!("--timeout={}", GRACE.as_secs());
-            let stop = ["stop", &timeout].into_iter().chain(old.iter().map(String::as_str));
-            lock.keep_while(&Command::new("crictl", stop).timeout(GRACE * 2))?;
+            lock.keep_while(&kubeadm::stop_containers(&old, GRACE))?;
         }
         let pod = format!("/api/v1/namespaces/kube-system/pods/{component}-{}", self.spec.name);
         let credentials = administrator(self.host, self.spec, role)?;

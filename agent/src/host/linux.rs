@@ -79,6 +79,13 @@ impl Host for Linux {
         missing_is_none(fs::read(path))
     }
 
+    fn read_start(&self, path: &Path, most: usize) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = missing_is_none(File::open(path))? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(most as u64).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
     fn mode(&self, path: &Path) -> io::Result<Option<u32>> {
         Ok(missing_is_none(fs::metadata(path))?.map(|m| m.permissions().mode() & 0o7777))
     }

@@ -105,6 +105,12 @@ pub struct Clock {
 pub trait Host {
     /// The content of a file; `None` if there is no such file.
     fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>>;
+    /// The same, but not more than the first bytes of it.
+    fn read_start(&self, path: &Path, most: usize) -> io::Result<Option<Vec<u8>>> {
+        let mut content = self.read(path)?;
+        content.iter_mut().for_each(|bytes| bytes.truncate(most));
+        Ok(content)
+    }
     /// The permission bits of a file; `None` if there is no such file.
     fn mode(&self, path: &Path) -> io::Result<Option<u32>>;
     /// The names in a folder, sorted; empty if there is no such folder.

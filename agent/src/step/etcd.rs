@@ -12,6 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::etcd_health::{ASK, health, identity};
+use super::etcd_log::{self, Log};
 use super::{Context, Found, files, last_words};
 use crate::error::StepError;
 use crate::etcd::{self, member_at};
@@ -29,8 +30,6 @@ const UNIT: &str = "etcd.service";
 /// Written before etcd's first start: what lies in its data folder afterwards is ours.
 const MARK: &str = "/var/lib/kindling/etcd-member";
 const MEMBER: &str = "/var/lib/etcd/member";
-/// etcd makes it in one piece; before that it has acknowledged nothing.
-pub const WAL: &str = "/var/lib/etcd/member/wal";
 /// How long new members that are a majority wait for machines that are off. With fewer etcd would acknowledge
 /// nothing anyway, and the next to come may be one with data that missed what this machine had acknowledged
 /// before its disk was new.
@@ -95,7 +94,7 @@ impl Member {
         if state(host) != "inactive" {
             host.run(&Command::new("systemctl", ["stop", UNIT]).timeout(Duration::from_secs(120)))?;
         }
-        // What a start that failed left: not a log yet, but in the next one's way.
+        // What a start that failed left: not a log yet, or one in which nothing stands, but in the next one's way.
         host.remove(Path::new(MEMBER)).map_err(|e| StepError::file("remove", Path::new(MEMBER), &e))?;
         // The package's, but /var may have begun empty.
         let mode = host.mode(DATA.as_ref()).map_err(|e| StepError::file("read", DATA.as_ref(), &e))?;
@@ -125,8 +124,7 @@ fn role<'s>(cx: &Context<'s>) -> &'s EtcdRole {
 }
 
 fn has_data(host: &dyn Host) -> Result<bool, StepError> {
-    let list = host.list(Path::new(WAL)).map_err(|e| StepError::file("read", Path::new(WAL), &e))?;
-    Ok(!list.is_empty())
+    Ok(etcd_log::look(host)? == Log::Written)
 }
 
 fn refuse_foreign(host: &dyn Host, data: bool) -> Result<(), StepError> {

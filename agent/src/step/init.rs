@@ -7,10 +7,11 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
+use super::etcd_log::{self, Log};
 use super::join::{JOINING, Join};
 use super::{Context, Found, files, kubeadm};
 use crate::error::StepError;
-use crate::host::{Host, exists};
+use crate::host::{Command, Host, exists};
 use crate::kube::{Credentials, KubeError, Server};
 use crate::plan::FileSpec;
 use crate::retry::{Attempt, Patience, wait};
@@ -73,7 +74,8 @@ impl Init {
                 .write(Path::new(GRANT), b"kubeadm init was begun on this disk\n", 0o644)
                 .map_err(|e| StepError::file("write", Path::new(GRANT), &e))?;
         } else {
-            let mended = kubeadm::mend(cx.host)?;
+            let mut mended = kubeadm::mend(cx.host)?;
+            mended.extend(remove_blank_log(cx.host)?);
             files::act(&self.pki, cx)?;
             let what = if mended.is_empty() {
                 String::new()
@@ -86,6 +88,30 @@ impl Init {
         kubeadm::run(cx, "init", None, trace.is_some())?;
         Ok(trace.map(|_| "completed what an interrupted run had begun".to_owned()))
     }
+}
+
+/// etcd would wait for ever on a log in which nothing stands. Says what was removed.
+fn remove_blank_log(host: &dyn Host) -> Result<Option<String>, StepError> {
+    let is_blank = || etcd_log::look(host).map(|log| log == Log::Blank);
+    if !is_blank()? {
+        return Ok(None);
+    }
+    // kubeadm starts the kubelet again, and writes the manifest.
+    host.run(&Command::new("systemctl", ["stop", "kubelet.service"]))?;
+    let remove = |path: &str| {
+        host.remove(path.as_ref()).map_err(|error| StepError::file("remove", path.as_ref(), &error))
+    };
+    remove(kubeadm::ETCD_MANIFEST)?;
+    let running = kubeadm::containers(host, "etcd")?;
+    if !running.is_empty() {
+        host.run(&kubeadm::stop_containers(&running, Duration::from_secs(10)))?;
+    }
+    // It may have been its first start that was seen, and have come to something before it was stopped.
+    if !is_blank()? {
+        return Ok(None);
+    }
+    remove(kubeadm::ETCD_MEMBER)?;
+    Ok(Some(format!("{} (etcd had recorded nothing yet)", kubeadm::ETCD_MEMBER)))
 }
 
 /// How long peers that do not answer at all are waited for: machines that were powered on at the same moment answer

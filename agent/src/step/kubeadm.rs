@@ -22,6 +22,7 @@ const KUBELET_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.p
 /// The kubelet's kubeconfig until then, with the bootstrap token.
 pub const BOOTSTRAP_CONF: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
 pub const ETCD_MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
+pub const ETCD_MEMBER: &str = "/var/lib/etcd/member";
 
 /// Files and folders that show that kubeadm has begun on this machine.
 pub const TRACES: &[&str] = &[
@@ -30,7 +31,7 @@ pub const TRACES: &[&str] = &[
     BOOTSTRAP_CONF,
     "/etc/kubernetes/manifests/kube-apiserver.yaml",
     ETCD_MANIFEST,
-    "/var/lib/etcd/member",
+    ETCD_MEMBER,
 ];
 
 /// The first trace of an earlier kubeadm, if any.
@@ -285,6 +286,23 @@ pub fn mend(host: &dyn Host) -> Result<Vec<String>, StepError> {
         }
     }
     Ok(removed)
+}
+
+/// The containers that run of a static pod; none where the kubelet is about to start one.
+pub fn containers(host: &dyn Host, component: &str) -> Result<Vec<String>, StepError> {
+    let label = |key: &str, value: &str| format!("--label=io.kubernetes.{key}={value}");
+    let list = Command::query(
+        "crictl",
+        ["ps", "--quiet", &label("container.name", component), &label("pod.namespace", "kube-system")],
+    );
+    Ok(host.run(&list)?.stdout.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Stops them; each has this long to end by itself.
+pub fn stop_containers(containers: &[String], patience: Duration) -> Command {
+    let timeout = format!("--timeout={}", patience.as_secs());
+    let stop = ["stop", &timeout].into_iter().chain(containers.iter().map(String::as_str));
+    Command::new("crictl", stop).timeout(patience * 2)
 }
 
 /// Where the cluster's endpoint answers, as far as names can be resolved.

@@ -8,6 +8,7 @@ pub mod cluster_version;
 pub mod dns;
 pub mod etcd;
 pub mod etcd_health;
+pub mod etcd_log;
 pub mod files;
 pub mod image;
 pub mod images;

@@ -13,6 +13,14 @@ const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
 const BOOTSTRAP_CONF: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
 const CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
+const BLANK_LOG: &str = "/var/lib/etcd/member/wal/0000000000000000-0000000000000000.wal";
+
+/// What etcd leaves where the power goes before it records anything: the three records of the log's head.
+fn blank_log() -> String {
+    let record = |kind| format!("\u{8}\0\0\0\0\0\0\0\u{8}{kind}\0\0\0\0\0\0");
+    ['\u{4}', '\u{1}', '\u{5}'].map(record).concat() + &"\0".repeat(64)
+}
+
 /// Each phase of `kubeadm join` that does something, in order.
 fn phases(kubeadm: KubernetesVersion) -> Vec<&'static str> {
     let mut phases = vec![
@@ -121,8 +129,16 @@ impl Fake {
         if half {
             if !self.is_external() {
                 self.put("/var/lib/etcd/member", "");
+                self.put(BLANK_LOG, &blank_log());
             }
             return Ok(String::new());
+        }
+        if self.text(BLANK_LOG) == Some(blank_log()) {
+            return Err(
+                "error execution phase wait-control-plane: failed while waiting for the control plane to \
+                        start: kube-apiserver check failed at https://10.0.0.11:6443/livez"
+                    .into(),
+            );
         }
         if !self.is_external() {
             let own = (self.hostname(), self.own_peer_url());
