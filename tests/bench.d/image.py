@@ -69,6 +69,7 @@ def text(result):
     bakes = [["a bake", "seconds"], ["with nothing kept, packages downloaded", f"{seconds['cold']:.0f}"],
              ["with all steps kept", f"{seconds['cached']:.0f}"], ["with nothing changed", f"{seconds['unchanged']:.0f}"]]
     boot = [["seconds after the kernel's start", "median (worst)"], *([title, cell(result["boot"][key], 1)] for key, title in BOOT)]
-    emulated = "" if os.access("/dev/kvm", os.W_OK) else " in an emulated processor, several times slower than a real one"
+    kvm = subprocess.run(["bash", "-c", ". tests/lib/kvm.sh && kvm_works"]).returncode == 0
+    emulated = "" if kvm else " in an emulated processor, several times slower than a real one"
     return "\n".join([*table(rows), "", *table(bakes), "", *table(boot),
                       f"{len(result['runs'])} boots{emulated}; where the last one's time went: {result['picture']}"])

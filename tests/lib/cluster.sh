@@ -11,7 +11,9 @@ version=$(<"$folder/VERSION")
 
 # Emulated machines need minutes for what takes seconds elsewhere: how often everything is tried, and for how long, times this.
 slow=1
-[[ $driver != qemu || -w /dev/kvm ]] || slow=5
+# shellcheck source=tests/lib/kvm.sh
+. tests/lib/kvm.sh
+if [[ $driver == qemu ]] && ! kvm_works; then slow=5; fi
 
 # Set where the cluster has one node alone: there is nobody else's pod to be led to.
 alone=

@@ -4,6 +4,9 @@
 # UEFI as the qemu driver has it; SECURE=1 takes the firmware that checks signatures, with the keys of VARS;
 # FORWARD=tcp:HOST:PORT-GUEST:PORT leads to a port of the guest; MEMORY is in MiB.
 
+# shellcheck source=tests/lib/kvm.sh
+. tests/lib/kvm.sh
+
 passed=0
 qemu_pid=
 
@@ -22,7 +25,7 @@ power_on() { # DISK SEED CONSOLE [QEMU ARGUMENTS...]
         code=/usr/share/OVMF/OVMF_CODE_4M.secboot.fd machine=q35,smm=on
         more=(-global 'driver=cfi.pflash01,property=secure,value=on')
     fi
-    if [[ -w /dev/kvm ]] && grep -qwE 'vmx|svm' /proc/cpuinfo; then accel=kvm cpu=host; fi
+    if kvm_works; then accel=kvm cpu=host; fi
     : >"$console"
     qemu-system-x86_64 -no-user-config -nodefaults -machine "$machine" -accel "$accel" -cpu "$cpu" -smp 2 -m "${MEMORY:-1536}" \
         -display none "${more[@]}" -drive "if=pflash,unit=0,format=raw,readonly=on,file=$code" \
