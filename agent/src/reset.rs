@@ -17,11 +17,9 @@ use crate::plan::proxy_unit;
 use crate::published;
 use crate::role::{NodeSpec, Role};
 use crate::runtime::socket;
-use crate::step::kubeadm::{self, ETCD_MANIFEST, KUBELET_CONF};
+use crate::step::kubeadm::{self, ETCD_MANIFEST, ETCD_MEMBER, KUBELET_CONF};
 
 const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
-/// There is a member on a machine of an external etcd.
-const ETCD_SERVICE_DATA: &str = "/var/lib/etcd/member";
 const DRAIN: Duration = Duration::from_secs(180);
 
 #[derive(Debug, Clone)]
@@ -113,7 +111,7 @@ pub fn parts(spec: &NodeSpec, host: &dyn Host, force: bool) -> Vec<Part> {
         parts.push(Part::Kubeadm);
     }
     let is_etcd = matches!(spec.role, Role::Etcd(_));
-    if is_etcd && !force && exists(host, ETCD_SERVICE_DATA) {
+    if is_etcd && !force && exists(host, ETCD_MEMBER) {
         parts.push(Part::EtcdMember);
     }
     let mut units = Vec::new();

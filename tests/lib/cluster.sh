@@ -182,6 +182,26 @@ up() {
         --state "$work/state" "$@"
 }
 
+# etcd's log ends behind its head, as it does for some tenths of a second of its first start. A record is its length in the
+# lowest bytes of eight, and zeros up to the next multiple of eight.
+etcd_log() { echo "$work/state/nodes/$1/var/lib/etcd/member/wal/0000000000000000-0000000000000000.wal"; }
+blank_etcd() {
+    python3 - "$(etcd_log "$1")" <<'END'
+import pathlib, sys
+log = pathlib.Path(sys.argv[1])
+snapshots = log.parent.parent / "snap"
+with open(log, "r+b") as log:
+    size, end, content = log.seek(0, 2), 0, (log.seek(0), log.read(4096))[1]
+    for kind in (4, 1, 5):
+        assert content[end + 9] == kind, content[:200]
+        end += 8 + -(-int.from_bytes(content[end : end + 4], "little") // 8) * 8
+    log.truncate(end)
+    log.truncate(size)
+for file in snapshots.iterdir():
+    file.unlink()
+END
+}
+
 power() { "$kindling" power --state "$work/state" "$@"; }
 
 # An empty folder for the cluster, and its machines removed however this ends.

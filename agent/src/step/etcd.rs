@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::etcd_health::{ASK, health, identity};
 use super::etcd_log::{self, Log};
+use super::kubeadm::ETCD_MEMBER;
 use super::{Context, Found, files, last_words};
 use crate::error::StepError;
 use crate::etcd::{self, member_at};
@@ -29,7 +30,6 @@ use crate::room::{self, Peer};
 const UNIT: &str = "etcd.service";
 /// Written before etcd's first start: what lies in its data folder afterwards is ours.
 const MARK: &str = "/var/lib/kindling/etcd-member";
-const MEMBER: &str = "/var/lib/etcd/member";
 /// How long new members that are a majority wait for machines that are off. With fewer etcd would acknowledge
 /// nothing anyway, and the next to come may be one with data that missed what this machine had acknowledged
 /// before its disk was new.
@@ -95,7 +95,7 @@ impl Member {
             host.run(&Command::new("systemctl", ["stop", UNIT]).timeout(Duration::from_secs(120)))?;
         }
         // What a start that failed left: not a log yet, or one in which nothing stands, but in the next one's way.
-        host.remove(Path::new(MEMBER)).map_err(|e| StepError::file("remove", Path::new(MEMBER), &e))?;
+        files::remove(host, ETCD_MEMBER)?;
         // The package's, but /var may have begun empty.
         let mode = host.mode(DATA.as_ref()).map_err(|e| StepError::file("read", DATA.as_ref(), &e))?;
         if mode != Some(0o700) {
@@ -131,7 +131,7 @@ fn refuse_foreign(host: &dyn Host, data: bool) -> Result<(), StepError> {
     if data && !exists(host, MARK) {
         return Err(StepError::lasting(
             format!(
-                "{MEMBER} is there, and Kindling did not write it: this disk belonged to another cluster or was set up by hand"
+                "{ETCD_MEMBER} is there, and Kindling did not write it: this disk belonged to another cluster or was set up by hand"
             ),
             "boot the VM from a fresh disk; if it is this cluster's data, keep it",
         ));

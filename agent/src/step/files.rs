@@ -28,6 +28,11 @@ pub fn write(host: &dyn Host, file: &FileSpec) -> Result<bool, StepError> {
     Ok(true)
 }
 
+pub fn remove(host: &dyn Host, path: impl AsRef<Path>) -> Result<(), StepError> {
+    let path = path.as_ref();
+    host.remove(path).map_err(|error| StepError::file("remove", path, &error))
+}
+
 pub fn differing(host: &dyn Host, files: &[FileSpec]) -> Result<Vec<String>, StepError> {
     let mut list = Vec::new();
     for file in files {

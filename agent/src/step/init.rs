@@ -98,10 +98,7 @@ fn remove_blank_log(host: &dyn Host) -> Result<Option<String>, StepError> {
     }
     // kubeadm starts the kubelet again, and writes the manifest.
     host.run(&Command::new("systemctl", ["stop", "kubelet.service"]))?;
-    let remove = |path: &str| {
-        host.remove(path.as_ref()).map_err(|error| StepError::file("remove", path.as_ref(), &error))
-    };
-    remove(kubeadm::ETCD_MANIFEST)?;
+    files::remove(host, kubeadm::ETCD_MANIFEST)?;
     let running = kubeadm::containers(host, "etcd")?;
     if !running.is_empty() {
         host.run(&kubeadm::stop_containers(&running, Duration::from_secs(10)))?;
@@ -110,7 +107,7 @@ fn remove_blank_log(host: &dyn Host) -> Result<Option<String>, StepError> {
     if !is_blank()? {
         return Ok(None);
     }
-    remove(kubeadm::ETCD_MEMBER)?;
+    files::remove(host, kubeadm::ETCD_MEMBER)?;
     Ok(Some(format!("{} (etcd had recorded nothing yet)", kubeadm::ETCD_MEMBER)))
 }
 

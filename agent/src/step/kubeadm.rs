@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Context, last_words};
+use super::{Context, files, last_words};
 use crate::error::StepError;
 use crate::host::{Command, CommandError, Host, Output, complaint, exists, read_text};
 use crate::kube::Server;
@@ -257,7 +257,7 @@ pub fn kubelet_can_start(host: &dyn Host) -> bool {
 pub fn mend(host: &dyn Host) -> Result<Vec<String>, StepError> {
     let mut removed = Vec::new();
     let mut remove = |path: PathBuf| -> Result<(), StepError> {
-        host.remove(&path).map_err(|e| StepError::file("remove", &path, &e))?;
+        files::remove(host, &path)?;
         removed.push(path.display().to_string());
         Ok(())
     };

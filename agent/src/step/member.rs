@@ -40,7 +40,7 @@ pub fn join(
     if manifest_is_whole(host) {
         return wait_until_it_runs(cx, &etcd, None);
     }
-    remove(host, kubeadm::ETCD_MANIFEST)?;
+    files::remove(host, kubeadm::ETCD_MANIFEST)?;
     let access = Access::new(host, spec, role)?;
     if let Some(members) = has_data(cx, &etcd)? {
         may_write_etcd(cx, &access, &etcd, version, None)?;
@@ -61,10 +61,6 @@ pub fn join(
 /// kubeadm writes it without a sync; `status` is the last key of a static pod.
 fn manifest_is_whole(host: &dyn Host) -> bool {
     read_text(host, kubeadm::ETCD_MANIFEST).is_some_and(|text| text.ends_with("status: {}\n"))
-}
-
-fn remove(host: &dyn Host, path: &str) -> Result<(), StepError> {
-    host.remove(Path::new(path)).map_err(|e| StepError::file("remove", Path::new(path), &e))
 }
 
 /// The members as any other one tells them, and who told.
@@ -121,7 +117,7 @@ fn add(cx: &mut Context<'_>, etcd: &Etcd<'_>, part: &Part, lock: &Lock<'_>) -> R
         (cx.waiting)("removing the etcd member that this machine had before");
         etcd.remove(teller, own.id, cx.waiting, &|| lock.keep())?;
     }
-    remove(host, DATA)?;
+    files::remove(host, DATA)?;
     let added = kubeadm::run_join(cx, part, &mut || {
         lock.keep();
         ControlFlow::Continue(())
@@ -183,7 +179,7 @@ fn write_manifest(cx: &mut Context<'_>, join: &JoinEtcd, members: &[Member]) -> 
     let manifest = Path::new(kubeadm::ETCD_MANIFEST);
     host.write(manifest, of_existing_cluster(&text, spec, members).as_bytes(), 0o600)
         .map_err(|e| StepError::file("write", manifest, &e))?;
-    host.remove(&join.config.path).map_err(|e| StepError::file("remove", &join.config.path, &e))?;
+    files::remove(host, &join.config.path)?;
     host.run(&Command::new("systemctl", ["start", "kubelet.service"]))?;
     Ok(())
 }
@@ -284,8 +280,8 @@ fn give_up(
     let path = Path::new(REMOVED);
     host.write(path, format!("{before}{}\n", own.id).as_bytes(), 0o644)
         .map_err(|e| StepError::file("write", path, &e))?;
-    remove(host, kubeadm::ETCD_MANIFEST)?;
+    files::remove(host, kubeadm::ETCD_MANIFEST)?;
     etcd.remove(teller, own.id, cx.waiting, &|| keep(lock))?;
-    remove(host, DATA)?;
+    files::remove(host, DATA)?;
     Ok(StepError::passing(format!("{cause}; it was taken out again, and is added anew"), remedy))
 }

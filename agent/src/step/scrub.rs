@@ -7,7 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Context, Found};
+use super::{Context, Found, files};
 use crate::agent::ROLE_FILE;
 use crate::error::StepError;
 use crate::host::{Host, exists, read_text};
@@ -47,7 +47,7 @@ pub fn act(cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
     }
     for path in removable(host) {
         let path = Path::new(path);
-        host.remove(path).map_err(|e| StepError::file("remove", path, &e))?;
+        files::remove(host, path)?;
     }
     if let Some(text) = scrubbed_role_file(host) {
         let path = Path::new(ROLE_FILE);

@@ -169,7 +169,7 @@ impl Service {
         let mut args: Vec<String> = checker[1..].iter().map(|a| (*a).to_owned()).collect();
         args.push(candidate.display().to_string());
         let result = host.run(&Command::query(checker[0], args));
-        host.remove(&candidate).map_err(|e| StepError::file("remove", &candidate, &e))?;
+        files::remove(host, &candidate)?;
         result.map(|_| ()).map_err(|error| {
             StepError::lasting(
                 format!("{} would refuse its configuration: {error}", self.unit),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use super::{Context, Found};
+use super::{Context, Found, files};
 use crate::error::StepError;
 use crate::host::link::{Advert, Heard};
 use crate::host::{Command, exists, read_text};
@@ -64,7 +64,7 @@ impl VipFree {
     pub fn act(&self, cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
         let path = Path::new(WAITS);
         if exists(cx.host, WAITS) {
-            cx.host.remove(path).map_err(|e| StepError::file("remove", path, &e))?;
+            files::remove(cx.host, path)?;
             return Ok(Some("the others know this machine now".into()));
         }
         let why = format!(
