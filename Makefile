@@ -55,7 +55,7 @@ test: ## Unit tests, the sealed disk in QEMU, keepalived, haproxy and etcd in na
 	tests/run
 
 .PHONY: e2e
-e2e: build test-image ## The real cluster once more, in QEMU, from the baked disk
+e2e: build test-image ## The real cluster once more, in QEMU, from the baked disk: two machines, one where there is no KVM
 	tests/e2e qemu
 
 .PHONY: e2e-ha

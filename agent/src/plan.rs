@@ -37,6 +37,8 @@ pub enum Action {
     Files(Vec<FileSpec>),
     Timezone(String),
     Kernel(Kernel),
+    /// What units have beside their own files; those of containers run already.
+    DropIns(Vec<FileSpec>),
     /// Swap off now and after every reboot.
     SwapOff,
     Service(Service),
@@ -129,6 +131,10 @@ pub fn plan(spec: &NodeSpec, facts: &Facts) -> Vec<Step> {
     steps.extend(time(spec, facts));
     if !matches!(spec.role, Role::Etcd(_)) {
         steps.push(step("kernel", "modules and sysctls", Action::Kernel(kernel(spec, facts))));
+    }
+    if facts.emulated {
+        let drop_ins = Action::DropIns(crate::emulated::drop_ins());
+        steps.push(step("emulated", "few switches between processes on emulated processors", drop_ins));
     }
     if spec.kubernetes().is_some() && facts.container.is_none() {
         steps.push(step("swap", "swap off for good", Action::SwapOff));
@@ -336,6 +342,7 @@ fn environment(spec: &NodeSpec, kubernetes: &Kubernetes, facts: &Facts) -> rende
         runtime: kubernetes.runtime,
         kubeadm,
         deadlines: spec.deadlines,
+        emulated: facts.emulated,
     }
 }
 

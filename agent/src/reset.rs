@@ -134,7 +134,8 @@ pub fn parts(spec: &NodeSpec, host: &dyn Host, force: bool) -> Vec<Part> {
     if is_etcd {
         parts.push(Part::Files(ETCD_FILES.to_vec()));
     }
-    parts.push(Part::Files(KINDLING_FILES.to_vec()));
+    let drop_ins = crate::emulated::DROP_INS.into_iter().filter(|path| exists(host, path));
+    parts.push(Part::Files(KINDLING_FILES.iter().copied().chain(drop_ins).collect()));
     parts.push(Part::RoleFile);
     parts
 }

@@ -5,6 +5,7 @@ mod support;
 use std::path::Path;
 
 use kindling::apply::apply;
+use kindling::emulated;
 use kindling::facts::Facts;
 use kindling::host::Host;
 use kindling::host::fake::{Cut, Fake};
@@ -439,6 +440,42 @@ fn only_the_runtime_that_is_chosen_runs() {
         for path in ["/etc/crictl.yaml", "/etc/kindling/kubeadm.yaml"] {
             let file = steps.iter().flat_map(|step| step.files()).find(|file| file.path == Path::new(path));
             assert!(file.unwrap().content.contains(socket), "{path} has no {socket}");
+        }
+    }
+}
+
+/// What systemd has not read, and what was started before, is without it.
+#[test]
+fn on_an_emulated_machine_the_runtime_and_the_kubelet_run_with_their_drop_ins() {
+    let spec = emulated::suit(spec("w1"), true);
+    let (runtime, kubelet) = ("containerd.service", "kubelet.service");
+    let apply_emulated = |host: &Fake| {
+        let facts = Facts { emulated: true, ..facts(&spec, host) };
+        apply(&spec, &facts, &plan(&spec, &facts), host, &mut Told::default())
+    };
+    let drop_in = |unit: &str| vec![format!("/etc/systemd/system/{unit}.d/50-kindling-emulated.conf").into()];
+    for cut in [Cut::Before, Cut::Half, Cut::After] {
+        for n in 1.. {
+            let host = machine("w1");
+            host.disk.borrow_mut().enabled.insert(runtime.into());
+            host.boot();
+            assert_eq!(host.runs_with(runtime), Some(vec![]), "the image starts it as it is");
+            host.cut_power_at(n, cut);
+            let status = apply_emulated(&host);
+            let was_cut = host.was_cut();
+            if was_cut {
+                host.boot();
+                assert_eq!(apply_emulated(&host).state, State::Done, "{cut:?} effect {n}");
+            } else {
+                assert_eq!(status.state, State::Done, "{:?}", status.failure);
+            }
+            for unit in [runtime, kubelet] {
+                assert_eq!(host.runs_with(unit), Some(drop_in(unit)), "{unit}, {cut:?} effect {n}");
+            }
+            if !was_cut {
+                assert!(n > 20, "only {n} effects");
+                break;
+            }
         }
     }
 }

@@ -44,17 +44,33 @@ fn environment(spec: &NodeSpec, container: bool) -> Environment {
         runtime: kubernetes.runtime,
         kubeadm: kubernetes.version,
         deadlines: spec.deadlines,
+        emulated: false,
     }
 }
 
 /// kubeadm's documents of a node, by file name. The designated first control plane has both.
 fn kubeadm(spec: &NodeSpec, container: bool) -> Vec<(&'static str, String)> {
-    let Some(kubernetes) = spec.kubernetes() else { return Vec::new() };
-    let env = environment(spec, container);
+    if spec.kubernetes().is_none() {
+        return Vec::new();
+    }
+    kubeadm_on(spec, &environment(spec, container))
+}
+
+/// Where QEMU emulates.
+fn kubeadm_emulated(spec: &NodeSpec) -> Vec<(&'static str, String)> {
+    if spec.kubernetes().is_none() {
+        return Vec::new();
+    }
+    let slow = emulated::suit(spec.clone(), true);
+    kubeadm_on(&slow, &Environment { emulated: true, ..environment(&slow, false) })
+}
+
+fn kubeadm_on(spec: &NodeSpec, env: &Environment) -> Vec<(&'static str, String)> {
+    let kubernetes = spec.kubernetes().unwrap();
     let cp = spec.control_plane();
-    let mut files = vec![("kubeadm-join", render::kubeadm_join(spec, kubernetes, cp, &env))];
+    let mut files = vec![("kubeadm-join", render::kubeadm_join(spec, kubernetes, cp, env))];
     if let Some(cp) = cp.filter(|cp| cp.first) {
-        files.push(("kubeadm-init", render::kubeadm_init(spec, cp, &env)));
+        files.push(("kubeadm-init", render::kubeadm_init(spec, cp, env)));
     }
     files
 }
@@ -139,7 +155,7 @@ fn rendered(spec: &NodeSpec) -> BTreeMap<String, String> {
         add(&format!("{name}.yaml"), text);
     }
     if is_lectures || spec.cluster.as_str() == "demo" {
-        for (name, text) in kubeadm(&slow, false) {
+        for (name, text) in kubeadm_emulated(spec) {
             add(&format!("{name}.emulated.yaml"), text);
         }
     }
@@ -271,7 +287,8 @@ fn no_kubeadm_document_has_a_key_that_its_api_does_not_know() {
     let mut seen = 0;
     for case in cases() {
         let spec = spec(&case);
-        for (name, text) in [false, true].into_iter().flat_map(|container| kubeadm(&spec, container)) {
+        let all = [false, true].into_iter().flat_map(|container| kubeadm(&spec, container));
+        for (name, text) in all.chain(kubeadm_emulated(&spec)) {
             let keys = keys(&text);
             let unknown: Vec<&String> = keys.iter().filter(|key| !is_known(&table, key)).collect();
             assert!(unknown.is_empty(), "{case}/{name}: kubeadm does not know {unknown:?}\n{text}");
@@ -293,9 +310,8 @@ fn knows_every_key(program: &Path) {
     let version: KubernetesVersion = String::from_utf8_lossy(&version.stdout).trim().parse().unwrap();
     for case in cases() {
         let spec = spec(&case);
-        for (container, (name, text)) in
-            [false, true].into_iter().flat_map(|c| kubeadm(&spec, c).into_iter().map(move |f| (c, f)))
-        {
+        let all = [false, true].into_iter().flat_map(|c| kubeadm(&spec, c).into_iter().map(move |f| (c, f)));
+        for (container, (name, text)) in all.chain(kubeadm_emulated(&spec).into_iter().map(|f| (false, f))) {
             let kubernetes = spec.kubernetes().unwrap();
             let scratch = std::env::temp_dir();
             let path = scratch.join(format!("kindling-{}-{case}-{name}", std::process::id()));

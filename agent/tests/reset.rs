@@ -24,12 +24,16 @@ fn member() -> Fake {
     assert!(host.cluster.borrow().published.as_ref().is_some_and(|list| list["cp2"] == "10.0.0.12"));
     host.cluster.borrow_mut().members.push(("cp3".into(), "https://10.0.0.13:2380".into()));
     host.put(ROLE_FILE, "role");
+    // As on an emulated machine.
+    kindling::emulated::drop_ins()
+        .iter()
+        .for_each(|file| host.put(&file.path.to_string_lossy(), &file.content));
     host
 }
 
 fn left(host: &Fake) -> Vec<String> {
     let disk = host.disk.borrow();
-    let ours = ["/etc/kubernetes", "/var/lib/etcd", "/var/lib/kindling", ROLE_FILE];
+    let ours = ["/etc/kubernetes", "/var/lib/etcd", "/var/lib/kindling", "/etc/systemd/system", ROLE_FILE];
     let files = disk.files.keys().filter(|path| ours.iter().any(|folder| path.starts_with(folder)));
     files.map(|path| path.display().to_string()).chain(disk.enabled.iter().cloned()).collect()
 }

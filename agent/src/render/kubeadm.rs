@@ -16,7 +16,7 @@ fn document(kind: &str) -> Map {
     Map::new().with("apiVersion", API).with("kind", kind)
 }
 
-/// Flags of a component.
+/// Flags of a component, or variables.
 fn arguments<'a>(flags: impl IntoIterator<Item = (&'a str, String)>) -> Yaml {
     let flag = |(name, value): (&str, String)| Map::new().with("name", name).with("value", value);
     flags.into_iter().map(flag).collect::<Vec<Map>>().into()
@@ -34,6 +34,8 @@ pub struct Environment {
     pub runtime: RuntimeName,
     pub kubeadm: KubernetesVersion,
     pub deadlines: Deadlines,
+    /// By QEMU, see [`crate::emulated`].
+    pub emulated: bool,
 }
 
 /// Where the kubelet looks for FlexVolume drivers. Its default lies in /usr, which is read-only: it would log an error at
@@ -88,7 +90,8 @@ fn cluster_configuration(spec: &NodeSpec, cp: &ControlPlaneRole, env: &Environme
     let kubernetes = &cp.kubernetes;
     let api_server = Map::new()
         .with("certSANs", certificate_names(spec, cp))
-        .with_some("extraArgs", own_arguments(&cp.api_server_args));
+        .with_some("extraArgs", own_arguments(&cp.api_server_args))
+        .with_some("extraEnvs", variables(env));
     // In the order of their names, as all flags are.
     let mut manager_args = cp.controller_manager_args.clone();
     if env.kubeadm.minor < 36 {
@@ -109,23 +112,31 @@ fn cluster_configuration(spec: &NodeSpec, cp: &ControlPlaneRole, env: &Environme
                 .with("serviceSubnet", kubernetes.services.to_string()),
         )
         .with("apiServer", api_server)
-        .with_some("controllerManager", component(&manager_args))
-        .with_some("scheduler", component(&cp.scheduler_args))
-        .with_some("etcd", external_etcd(cp).or_else(|| local_etcd(cp)))
+        .with_some("controllerManager", component(&manager_args, env))
+        .with_some("scheduler", component(&cp.scheduler_args, env))
+        .with_some("etcd", external_etcd(cp).or_else(|| local_etcd(cp, env)))
 }
 
 fn own_arguments(args: &BTreeMap<String, String>) -> Option<Yaml> {
     (!args.is_empty()).then(|| arguments(args.iter().map(|(name, value)| (name.as_str(), value.clone()))))
 }
 
-fn component(args: &BTreeMap<String, String>) -> Option<Map> {
-    own_arguments(args).map(|args| Map::new().with("extraArgs", args))
+/// Variables of a component's process.
+fn variables(env: &Environment) -> Option<Yaml> {
+    let (name, value) = crate::emulated::ENVIRONMENT;
+    env.emulated.then(|| arguments([(name, value.to_owned())]))
+}
+
+/// Nothing where kubeadm's own is enough.
+fn component(args: &BTreeMap<String, String>, env: &Environment) -> Option<Map> {
+    (!args.is_empty() || env.emulated).then(|| {
+        Map::new().with_some("extraArgs", own_arguments(args)).with_some("extraEnvs", variables(env))
+    })
 }
 
 /// Joining control planes read it from the cluster, so that all members have the same flags.
-fn local_etcd(cp: &ControlPlaneRole) -> Option<Map> {
-    let arguments = own_arguments(&cp.etcd_args)?;
-    Some(Map::new().with("local", Map::new().with("extraArgs", arguments)))
+fn local_etcd(cp: &ControlPlaneRole, env: &Environment) -> Option<Map> {
+    Some(Map::new().with("local", component(&cp.etcd_args, env)?))
 }
 
 /// Without it kubeadm makes every control plane a member of a local etcd.

@@ -1,6 +1,7 @@
 //! Whole files, and the small settings that are little more than a file.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Context, Found};
 use crate::error::StepError;
@@ -52,6 +53,26 @@ pub fn act(files: &[FileSpec], cx: &mut Context<'_>) -> Result<Option<String>, S
     for file in files {
         write(cx.host, file)?;
     }
+    Ok(None)
+}
+
+/// Runs since the image's start. The others are started later, by their own steps.
+pub const TRY_RESTART: [&str; 3] = ["systemctl", "try-restart", "containerd.service"];
+
+pub fn look_drop_ins(files: &[FileSpec], cx: &mut Context<'_>) -> Result<Found, StepError> {
+    // The files may be new, and systemd may not have read them.
+    if cx.interrupted {
+        return Ok(Found::Differs("an earlier run was interrupted here".into()));
+    }
+    look(files, cx)
+}
+
+pub fn act_drop_ins(files: &[FileSpec], cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
+    act(files, cx)?;
+    cx.host.run(&Command::new("systemctl", ["daemon-reload"]))?;
+    let [program, args @ ..] = TRY_RESTART;
+    // systemd itself gives containerd five minutes.
+    cx.host.run(&Command::new(program, args).timeout(Duration::from_secs(330)))?;
     Ok(None)
 }
 

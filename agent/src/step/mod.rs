@@ -68,6 +68,7 @@ impl Step {
             Action::Files(list) => files::look(list, cx),
             Action::Timezone(zone) => files::look_timezone(zone, cx),
             Action::Kernel(kernel) => kernel.look(cx),
+            Action::DropIns(list) => files::look_drop_ins(list, cx),
             Action::SwapOff => kernel::look_swap(cx),
             Action::Service(service) => service.look(cx),
             Action::Off(units) => service::look_off(units, cx),
@@ -101,6 +102,7 @@ impl Step {
             Action::Files(list) => files::act(list, cx),
             Action::Timezone(zone) => files::act_timezone(zone, cx),
             Action::Kernel(kernel) => kernel.act(cx),
+            Action::DropIns(list) => files::act_drop_ins(list, cx),
             Action::SwapOff => kernel::act_swap(cx),
             Action::Service(service) => service.act(cx),
             Action::Image(image) => image::act(image, cx),
@@ -131,7 +133,7 @@ impl Step {
     /// The files that the step writes, for `kindling plan`.
     pub fn files(&self) -> Vec<&FileSpec> {
         match &self.action {
-            Action::Files(list) => list.iter().collect(),
+            Action::Files(list) | Action::DropIns(list) => list.iter().collect(),
             Action::Kernel(kernel) => kernel.files.iter().collect(),
             Action::Service(service) => service.files.iter().collect(),
             Action::Certificates(certificates) => certificates.files.iter().collect(),
@@ -149,6 +151,7 @@ impl Step {
                 kernel.modules.iter().map(|m| format!("modprobe {m}")).collect()
             }
             Action::SwapOff => vec!["swapoff --all".into()],
+            Action::DropIns(_) => vec!["systemctl daemon-reload".into(), files::TRY_RESTART.join(" ")],
             Action::Service(service) => vec![format!("systemctl enable --now {}", service.unit)],
             Action::Off(units) => vec![format!("systemctl disable --now {}", units.join(" "))],
             Action::Certificates(certificates) => certificates.commands(),

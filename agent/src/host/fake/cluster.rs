@@ -309,10 +309,12 @@ impl Fake {
                 Some(list) => Ok(serde_json::Value::from(list.clone()).to_string()),
                 None => Err(refused()),
             },
-            _ if self.etcd_is_up.get() || self.active.borrow().contains("etcd.service") => Ok(match path {
-                "/version" => json!({ "etcdserver": self.etcd_version.borrow().as_str() }).to_string(),
-                _ => r#"{"health":"true"}"#.into(),
-            }),
+            _ if self.etcd_is_up.get() || self.active.borrow().contains_key("etcd.service") => {
+                Ok(match path {
+                    "/version" => json!({ "etcdserver": self.etcd_version.borrow().as_str() }).to_string(),
+                    _ => r#"{"health":"true"}"#.into(),
+                })
+            }
             _ => Err(refused()),
         }
     }

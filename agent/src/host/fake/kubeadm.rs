@@ -74,11 +74,11 @@ impl Fake {
             // It writes its kubeconfig before it has the certificate that stands in it.
             self.put(KUBELET_CONF, &format!("client-key: {CERTIFICATE}\n"));
         }
-        self.active.borrow_mut().insert("kubelet.service".into());
+        self.start_unit("kubelet.service");
     }
 
     pub(super) fn kubelet_runs(&self) -> bool {
-        self.active.borrow().contains("kubelet.service")
+        self.active.borrow().contains_key("kubelet.service")
     }
 
     pub(super) fn is_registered(&self) -> bool {

@@ -45,7 +45,10 @@ pub struct Disk {
 #[derive(Default)]
 pub struct Fake {
     pub disk: RefCell<Disk>,
-    active: RefCell<BTreeSet<String>>,
+    /// The units that run, and with which drop-ins each was started.
+    active: RefCell<BTreeMap<String, Vec<PathBuf>>>,
+    /// The drop-ins that systemd has read: those of its start or of its last reload.
+    drop_ins: RefCell<Vec<PathBuf>>,
     hostname: RefCell<String>,
     /// Whether the API of the cluster answers without this node's doing: somebody else made it.
     pub cluster_is_up: Cell<bool>,
@@ -181,12 +184,14 @@ impl Fake {
         disk.files.insert("/proc/swaps".into(), (swaps.into(), 0o644));
         *self.hostname.borrow_mut() =
             String::from_utf8_lossy(&disk.files[Path::new("/etc/hostname")].0).trim().to_owned();
-        *self.active.borrow_mut() = disk.enabled.clone();
-        let starts_kubelet = disk.enabled.contains("kubelet.service");
+        let enabled = disk.enabled.clone();
         drop(disk);
+        self.reload();
+        self.active.borrow_mut().clear();
+        enabled.iter().for_each(|unit| self.start_unit(unit));
         let started: Vec<String> = self.containers.borrow().keys().cloned().collect();
         started.iter().for_each(|name| self.start_container(name));
-        if starts_kubelet {
+        if enabled.contains("kubelet.service") {
             self.start_kubelet();
         }
     }

@@ -1,6 +1,6 @@
 //! The programs that the agent runs beside kubeadm: systemctl, ctr and smaller ones; and etcd as it runs in a pod.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Command, Container, Fake};
 use crate::host::Host;
@@ -51,25 +51,49 @@ impl Fake {
         self.disk.borrow_mut().files.insert(path, (text.into(), 0o600));
     }
 
+    /// systemd reads its units' files.
+    pub(super) fn reload(&self) {
+        let disk = self.disk.borrow();
+        let is_drop_in = |path: &&PathBuf| {
+            path.starts_with("/etc/systemd/system")
+                && path.parent().is_some_and(|folder| folder.extension().is_some_and(|end| end == "d"))
+        };
+        *self.drop_ins.borrow_mut() = disk.files.keys().filter(is_drop_in).cloned().collect();
+    }
+
+    /// With the drop-ins that systemd has read. One that runs already runs on as it is.
+    pub(super) fn start_unit(&self, unit: &str) {
+        let folder = PathBuf::from(format!("/etc/systemd/system/{unit}.d"));
+        let read = self.drop_ins.borrow();
+        let with = read.iter().filter(|path| path.starts_with(&folder)).cloned().collect();
+        self.active.borrow_mut().entry(unit.to_owned()).or_insert(with);
+    }
+
+    /// The drop-ins that a unit runs with; `None` where it does not run.
+    pub fn runs_with(&self, unit: &str) -> Option<Vec<PathBuf>> {
+        self.active.borrow().get(unit).cloned()
+    }
+
     pub(super) fn systemctl(&self, args: &[String]) -> Result<String, String> {
         let verb = args[0].as_str();
         let unit = args.last().cloned().unwrap_or_default();
         match verb {
             // systemd starts what is enabled beside the agent, and takes some seconds for it.
             "is-active"
-                if self.clock.get() < self.started_at.get() && self.active.borrow().contains(&unit) =>
+                if self.clock.get() < self.started_at.get() && self.active.borrow().contains_key(&unit) =>
             {
                 return Err("activating\n".into());
             }
-            "is-active" if self.active.borrow().contains(&unit) => return Ok("active\n".into()),
+            "is-active" if self.active.borrow().contains_key(&unit) => return Ok("active\n".into()),
             "is-enabled" if self.disk.borrow().enabled.contains(&unit) => {}
             "is-active" | "is-enabled" => return Err("no".into()),
             "enable" => {
                 if args.iter().any(|a| a == "--now") && unit == "kubelet.service" {
                     self.start_kubelet();
                 } else if args.iter().any(|a| a == "--now") {
-                    self.active.borrow_mut().insert(unit.clone());
+                    self.start_unit(&unit);
                 }
+                self.reload();
                 self.disk.borrow_mut().enabled.insert(unit);
             }
             "stop" => {
@@ -80,11 +104,20 @@ impl Fake {
                 self.cri_restarts.set(self.cri_restarts.get() - 1);
             }
             "start" | "restart" => {
+                if verb == "restart" {
+                    self.active.borrow_mut().remove(&unit);
+                }
                 if unit == "etcd.service" {
                     self.start_etcd();
                 }
-                self.active.borrow_mut().insert(unit);
+                self.start_unit(&unit);
             }
+            "try-restart" => {
+                if self.active.borrow_mut().remove(&unit).is_some() {
+                    self.start_unit(&unit);
+                }
+            }
+            "daemon-reload" => self.reload(),
             "disable" => {
                 self.active.borrow_mut().remove(&unit);
                 self.disk.borrow_mut().enabled.remove(&unit);
