@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -316,7 +317,12 @@ impl<'a, 'i> Section<'a, 'i> {
                     // serde would quote the value here
                     format!("must be a string, not {}", value.get_ref().type_str())
                 } else {
-                    error.message().to_owned()
+                    match text_at(value, &span).filter(|_| !secret) {
+                        Some(text) if error.message() == no_address() => {
+                            format!("`{text}` is not an IPv4 address")
+                        }
+                        _ => error.message().to_owned(),
+                    }
                 };
                 let hint = match value.get_ref().as_str() {
                     Some(word) if !secret => {
@@ -392,5 +398,20 @@ impl<'a, 'i> Section<'a, 'i> {
             };
             self.findings.error(&self.path_of(key.get_ref()), key.span(), "unknown key", remedy);
         }
+    }
+}
+
+/// What std says of a text that is no address, without the text.
+fn no_address() -> String {
+    "".parse::<Ipv4Addr>().map_or_else(|error| error.to_string(), |_| String::new())
+}
+
+/// The text in `value`, at any depth, that stands at `span`.
+fn text_at<'v>(value: &'v Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<&'v str> {
+    match value.get_ref() {
+        DeValue::String(text) if value.span() == *span => Some(text),
+        DeValue::Array(items) => items.iter().find_map(|item| text_at(item, span)),
+        DeValue::Table(table) => table.values().find_map(|item| text_at(item, span)),
+        _ => None,
     }
 }

@@ -119,6 +119,18 @@ fn a_power_cut_while_the_corefile_is_changed_leaves_one_that_works() {
     }
 }
 
+/// After a power cut the pods are ready before kube-controller-manager is, which keeps the Service's list of them.
+#[test]
+fn a_cluster_is_up_when_the_service_leads_to_cluster_dns() {
+    let (spec, host) = (spec("cp1"), machine("cp1"));
+    change_dns(&host, |dns| dns.unled = 5);
+    let (status, told) = run_told(&spec, &host);
+    assert_eq!(status.state, State::Done, "{:?}", status.failure);
+    let said = |line: &&String| line.contains("the Service kube-dns does not lead to them");
+    assert_eq!(told.0.iter().filter(said).count(), 1, "{:?}", told.0);
+    assert_eq!(dns(&host).unled, 0, "it did not wait");
+}
+
 #[test]
 fn a_cluster_without_names_is_not_up_and_says_why() {
     let (spec, host) = (spec("cp1"), machine("cp1"));

@@ -208,6 +208,18 @@ fn every_kubeadm_is_asked_for_phases_that_it_knows() {
     }
 }
 
+/// Each machine that is powered on with the first control plane comes by here.
+#[test]
+fn tokens_that_are_not_made_yet_are_no_fault_of_the_seed() {
+    let host = machine("w1");
+    host.cluster.borrow_mut().until_tokens = 5;
+    let (status, told) = run_told(&with_token_until(&host, 3600), &host);
+    assert_eq!(status.state, State::Done, "{:?}", status.failure);
+    let waits: Vec<_> = told.0.iter().filter(|line| line.contains("token")).collect();
+    assert_eq!(waits.len(), 1, "{waits:?}");
+    assert!(waits[0].ends_with("answers; `kubeadm init` has not made its bootstrap tokens yet"), "{waits:?}");
+}
+
 /// The seed was rendered by secrets whose token has expired since, or is good for long.
 fn with_token_until(host: &kindling::host::fake::Fake, seconds: i64) -> kindling::role::NodeSpec {
     use kindling::role::types::Moment;

@@ -67,11 +67,15 @@ fn not_toml() {
 
 #[test]
 fn readable_by_the_group() {
-    assert_eq!(
-        report("group-readable", Some("version = 1\n"), 0o640),
-        "DIR/role.toml:1:1: error: its mode is 0640: others than its owner can read secrets in it\n  \
-         remedy: chmod 0600 it; the seeds of `kindling render` do so. If others had access, make new secrets"
-    );
+    let open = "DIR/role.toml:1:1: error: its mode is 0640: others than its owner can read secrets in it\n  \
+                remedy: chmod 0600 it; the seeds of `kindling render` do so. If others had access, make new secrets";
+    let text = role_file("w1");
+    assert_eq!(report("group-readable", Some(&text), 0o640), open);
+    // It hides nothing else that is wrong with the file.
+    let text = text.replace("role = \"worker\"", "role = \"wroker\"");
+    let seen = report("group-readable-and-wrong", Some(&text), 0o640);
+    assert!(seen.starts_with(open), "{seen}");
+    assert!(seen.contains("role: unknown variant `wroker`"), "{seen}");
 }
 
 #[test]

@@ -15,13 +15,18 @@ fn recorded(name: &str) -> Value {
 fn answers() -> Answers {
     let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
     let certificate = Certificate { ends: now + Duration::days(364), serial: "1".into() };
+    let mut pods = recorded("pods.json");
+    let led_to =
+        |pod: &mut Value| json!({ "addresses": [pod["status"]["podIP"]], "conditions": { "ready": true } });
+    let endpoints: Vec<Value> = dns_pods(&mut pods).map(led_to).collect();
     Answers {
         now,
         server: "10.0.0.10:6443".into(),
         endpoint_error: None,
         version: recorded("version.json"),
         nodes: recorded("nodes.json"),
-        pods: recorded("pods.json"),
+        dns_slices: json!({ "items": [{ "endpoints": endpoints }] }),
+        pods,
         kubeadm: Some(recorded("kubeadm-config.json")),
         coredns: Some(json!({ "spec": { "replicas": 2 } })),
         tokens: vec![Token { id: "abcdef".into(), ends: Some(now + Duration::hours(20)) }],
@@ -166,18 +171,21 @@ fn looping() -> Value {
         { "ready": false, "state": { "waiting": { "reason": "CrashLoopBackOff" } } }] })
 }
 
-fn dns_pods(answers: &mut Answers) -> impl Iterator<Item = &mut Value> {
-    let items = answers.pods["items"].as_array_mut().expect("a list");
+fn dns_pods(pods: &mut Value) -> impl Iterator<Item = &mut Value> {
+    let items = pods["items"].as_array_mut().expect("a list");
     items.iter_mut().filter(|pod| pod["metadata"]["labels"]["k8s-app"] == "kube-dns")
 }
 
 #[test]
 fn cluster_dns_that_is_not_available_is_told_once_and_a_part_of_it_by_its_pod() {
-    let all = after(|a| dns_pods(a).for_each(|pod| pod["status"] = looping()));
+    let all = after(|a| dns_pods(&mut a.pods).for_each(|pod| pod["status"] = looping()));
     assert_eq!(all, ["cluster DNS: not available: CrashLoopBackOff"]);
 
-    let one = after(|a| dns_pods(a).take(1).for_each(|pod| pod["status"] = looping()));
+    let one = after(|a| dns_pods(&mut a.pods).take(1).for_each(|pod| pod["status"] = looping()));
     assert!(one.len() == 1 && one[0].starts_with("pod coredns-"), "{one:?}");
+
+    let unled = after(|a| a.dns_slices = json!({ "items": [] }));
+    assert!(unled.len() == 1 && unled[0].contains("the Service kube-dns does not lead to them"), "{unled:?}");
 
     let gone = after(|a| {
         a.coredns = None;
@@ -190,7 +198,7 @@ fn cluster_dns_that_is_not_available_is_told_once_and_a_part_of_it_by_its_pod() 
 
     let mut answers = answers();
     answers.coredns = None;
-    dns_pods(&mut answers).for_each(|pod| pod["metadata"]["labels"] = json!({}));
+    dns_pods(&mut answers.pods).for_each(|pod| pod["metadata"]["labels"] = json!({}));
     let config = answers.kubeadm.as_mut().expect("it was recorded");
     config["data"]["ClusterConfiguration"] = "dns:\n  disabled: true\nkubernetesVersion: v1.37.2\n".into();
     let survey = judge(&answers);
@@ -200,7 +208,7 @@ fn cluster_dns_that_is_not_available_is_told_once_and_a_part_of_it_by_its_pod() 
 #[test]
 fn cluster_dns_on_one_machine_alone_is_noted_where_another_one_could_have_a_part_of_it() {
     let mut answers = answers();
-    for pod in dns_pods(&mut answers) {
+    for pod in dns_pods(&mut answers.pods) {
         pod["spec"]["nodeName"] = "cp1".into();
         pod["spec"]["affinity"] = json!({ "podAntiAffinity": {} });
     }

@@ -14,6 +14,8 @@ pub use spread::{Spread, spread};
 
 pub const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/kube-system/deployments/coredns";
 pub const PODS: &str = "/api/v1/namespaces/kube-system/pods?labelSelector=k8s-app%3Dkube-dns";
+/// Of the Service that every pod asks.
+pub const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3Dkube-dns";
 pub const COREFILE: &str = "/api/v1/namespaces/kube-system/configmaps/coredns";
 const KUBEADM: &str = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config";
 
@@ -37,6 +39,7 @@ pub struct Answers {
     /// kubeadm's ConfigMap; asked for only where there is no Deployment.
     pub kubeadm: Option<Value>,
     pub pods: Value,
+    pub slices: Value,
     /// Asked for only where a pod has no place: the scheduler counts taints and names none.
     pub nodes: Option<Value>,
 }
@@ -53,8 +56,10 @@ impl Answers {
         let deployment = get(DEPLOYMENT)?;
         let kubeadm = if deployment.is_none() { get(KUBEADM)? } else { None };
         let pods = get(PODS)?.unwrap_or_default();
+        let slices = get(SLICES)?.unwrap_or_default();
         let homeless = pods["items"].as_array().into_iter().flatten().any(has_no_place);
-        Ok(Self { deployment, kubeadm, pods, nodes: if homeless { get(NODES)? } else { None } })
+        let nodes = if homeless { get(NODES)? } else { None };
+        Ok(Self { deployment, kubeadm, pods, slices, nodes })
     }
 
     /// Pods that are not about to go.
@@ -63,13 +68,29 @@ impl Answers {
         all.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
     }
 
+    pub fn ready_pods(&self) -> u64 {
+        self.pods().filter(|pod| pod_trouble(pod).is_none()).count() as u64
+    }
+
     /// How many pods there should be.
     pub fn wanted(&self) -> u64 {
         // The API puts 1 where nothing is said.
         self.deployment.as_ref().map_or(0, |deployment| deployment["spec"]["replicas"].as_u64().unwrap_or(1))
     }
 
-    /// One pod that is ready is enough. Not the Deployment's own condition: it calls a single pod that may be missing
+    /// Whether the Service leads to this pod, under the address that it has now: a power cut gives it another one.
+    fn is_led_to(&self, pod: &Value) -> bool {
+        let slices = self.slices["items"].as_array().into_iter().flatten();
+        let mut endpoints = slices.flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
+        let address = &pod["status"]["podIP"];
+        // The API: no word on its being ready is to be taken as a yes.
+        let ready = |endpoint: &Value| endpoint["conditions"]["ready"] != false;
+        endpoints.any(|endpoint| {
+            ready(endpoint) && endpoint["addresses"].as_array().is_some_and(|list| list.contains(address))
+        })
+    }
+
+    /// One pod that is ready is enough, if the Service leads to it. Not the Deployment's own condition: it calls a single pod that may be missing
     /// (`maxUnavailable: 1`) available. `counts`: whether a pod that says that it is ready is believed; after a power cut
     /// the API shows for a while what was true before.
     pub fn judge(&self, counts: impl Fn(&Value) -> bool) -> Dns {
@@ -86,7 +107,10 @@ impl Answers {
         let mut why: Vec<String> = Vec::new();
         for pod in self.pods() {
             match pod_trouble(pod) {
-                None if counts(pod) => return Dns::Available,
+                None if counts(pod) && self.is_led_to(pod) => return Dns::Available,
+                None if counts(pod) => why.push(
+                    "its pods are ready, but the Service kube-dns does not lead to them, which kube-controller-manager sees to".into(),
+                ),
                 None => why.push("its pods have not reported since their machines started".into()),
                 Some(trouble) => why.push(trouble),
             }
@@ -113,12 +137,25 @@ mod tests {
     use serde_json::json;
 
     fn answers(deployment: Option<Value>, pods: &[Value]) -> Answers {
-        Answers { deployment, pods: json!({ "items": pods }), ..Answers::default() }
+        Answers {
+            deployment,
+            pods: json!({ "items": pods }),
+            slices: slices("10.244.0.2"),
+            ..Answers::default()
+        }
+    }
+
+    fn slices(address: &str) -> Value {
+        json!({ "items": [{ "endpoints": [
+            { "addresses": ["10.244.0.9"], "conditions": { "ready": false } },
+            { "addresses": [address], "conditions": { "ready": true } },
+        ] }] })
     }
 
     fn pod(ready: bool, state: Value) -> Value {
         json!({ "metadata": { "name": "coredns-1" }, "status": {
             "phase": if ready { "Running" } else { "Pending" },
+            "podIP": "10.244.0.2",
             "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" } }],
             "containerStatuses": [{ "ready": ready, "state": state }],
         } })
@@ -145,6 +182,19 @@ mod tests {
     }
 
     #[test]
+    fn a_ready_pod_that_the_service_does_not_lead_to_is_not_enough() {
+        let good = pod(true, json!({ "running": {} }));
+        let why = "its pods are ready, but the Service kube-dns does not lead to them, which kube-controller-manager sees to";
+        // Of before the power cut; not ready yet; nothing at all.
+        let mut unready = slices("10.244.0.2");
+        unready["items"][0]["endpoints"][1]["conditions"]["ready"] = false.into();
+        for slices in [slices("10.244.0.1"), unready, json!({ "items": [] }), Value::Null] {
+            let answers = Answers { slices, ..answers(two(), std::slice::from_ref(&good)) };
+            assert_eq!(answers.judge(|_| true), Dns::Unavailable(why.into()));
+        }
+    }
+
+    #[test]
     fn a_pod_that_is_about_to_go_does_not_count() {
         let mut leaving = pod(true, json!({ "running": {} }));
         leaving["metadata"]["deletionTimestamp"] = "2026-11-29T10:00:00Z".into();
@@ -168,6 +218,7 @@ mod tests {
             Ok(match path {
                 DEPLOYMENT => two(),
                 PODS => Some(json!({ "items": [pending] })),
+                SLICES => None,
                 NODES => Some(json!({ "items": [full] })),
                 other => panic!("{other} is not needed"),
             })

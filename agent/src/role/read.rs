@@ -24,19 +24,21 @@ impl NodeSpec {
             ),
             _ => unreadable(format!("cannot be read: {error}"), "run as root"),
         })?;
-        if metadata.permissions().mode() & 0o077 != 0 {
-            return Err(unreadable(
-                format!(
-                    "its mode is {:04o}: others than its owner can read secrets in it",
-                    metadata.permissions().mode() & 0o7777
-                ),
-                "chmod 0600 it; the seeds of `kindling render` do so. If others had access, make new secrets",
-            ));
-        }
         let text = std::fs::read_to_string(path).map_err(|error| {
             unreadable(format!("cannot be read: {error}"), "run as root; the file must be UTF-8")
         })?;
-        Self::parse(Source::new(path, text))
+        let parsed = Self::parse(Source::new(path, text));
+        let mode = metadata.permissions().mode() & 0o7777;
+        if mode & 0o077 == 0 {
+            return parsed;
+        }
+        let (Ok((_, mut report)) | Err(mut report)) = parsed;
+        let open = unreadable(
+            format!("its mode is {mode:04o}: others than its owner can read secrets in it"),
+            "chmod 0600 it; the seeds of `kindling render` do so. If others had access, make new secrets",
+        );
+        report.problems.splice(0..0, open.problems);
+        Err(report)
     }
 
     /// Takes the keys that were scrubbed from a control plane's role file from where kubeadm has them. Returns which

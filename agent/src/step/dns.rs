@@ -101,13 +101,13 @@ fn look_upstream(cx: &mut Context<'_>, access: &Access<'_>) -> Result<Found, Ste
     if config_map.as_ref().and_then(corefile).and_then(|text| without_upstream(&text)).is_none() {
         return Ok(Found::matches());
     }
-    // Of a cluster that this machine joined: the others have somebody to ask.
+    // Of a cluster that this machine joined: the others have somebody to ask, if any of its pods is ready.
     let answers = patiently(cx, SILENT, || Answers::ask(|path| access.find(path)))?;
-    Ok(match answers.judge(|_| true) {
-        dns::Dns::Available | dns::Dns::Disabled => Found::matches(),
-        dns::Dns::Unavailable(_) => {
-            Found::Differs(format!("{path} names no DNS server that CoreDNS could ask"))
-        }
+    let works = answers.ready_pods() > 0 || answers.judge(|_| true) == dns::Dns::Disabled;
+    Ok(if works {
+        Found::matches()
+    } else {
+        Found::Differs(format!("{path} names no DNS server that CoreDNS could ask"))
     })
 }
 
@@ -152,13 +152,12 @@ fn act_spread(cx: &mut Context<'_>, access: &Access<'_>) -> Option<String> {
             Ok(found) => found,
             Err(error) => return Attempt::NotYet(error.to_string()),
         };
-        if let Some(node) = &moved {
-            let ready = answers.pods().filter(|pod| crate::survey::pod_trouble(pod).is_none()).count();
-            if (ready as u64) < answers.wanted() {
-                return Attempt::NotYet(format!(
-                    "a CoreDNS pod went from {node}: the one in its place is not ready yet"
-                ));
-            }
+        if let Some(node) = &moved
+            && answers.ready_pods() < answers.wanted()
+        {
+            return Attempt::NotYet(format!(
+                "a CoreDNS pod went from {node}: the one in its place is not ready yet"
+            ));
         }
         match spread {
             Spread::Settled(where_) => Attempt::Ready(where_),

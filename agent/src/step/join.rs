@@ -279,13 +279,18 @@ fn wait_for_cluster(cx: &mut Context<'_>, version: KubernetesVersion) -> Result<
                     }
                     Err(error) if error.status() == Some(401) => {
                         silent = false;
-                        let lost = UnknownToken::of(host, spec, kubernetes);
-                        reason = lost.cause.clone();
                         if !has_tokens(host, &server) {
                             unknown_since = None;
-                        } else if host.now().saturating_sub(*unknown_since.get_or_insert(host.now()))
-                            >= KNOWN_AFTER
-                        {
+                            // Each formation comes by here.
+                            reason = format!(
+                                "the API at {endpoint} answers; `kubeadm init` has not made its bootstrap tokens yet"
+                            );
+                            continue;
+                        }
+                        let lost = UnknownToken::of(host, spec, kubernetes);
+                        reason = lost.cause.clone();
+                        let since = *unknown_since.get_or_insert(host.now());
+                        if host.now().saturating_sub(since) >= KNOWN_AFTER {
                             return Attempt::Never(lost.into());
                         }
                     }

@@ -39,6 +39,7 @@ pub fn ask(config: &Kubeconfig, cluster: Option<&Cluster>) -> Result<Answers, Ku
         version: kube.get_json("/version")?,
         kubeadm: kube.find(KUBEADM)?,
         coredns: kube.find(crate::dns::DEPLOYMENT)?,
+        dns_slices: kube.get_json(crate::dns::SLICES)?,
         tokens: tokens(&kube.get_json(TOKENS)?),
         readyz,
         ca: end_of(&config.ca),

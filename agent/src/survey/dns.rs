@@ -19,6 +19,7 @@ impl Judge<'_> {
             deployment: self.answers.coredns.clone(),
             kubeadm: self.answers.kubeadm.clone(),
             pods: json!({ "items": pods }),
+            slices: self.answers.dns_slices.clone(),
             nodes: Some(self.answers.nodes.clone()),
         };
         // What a machine that is off said last is not true any more.

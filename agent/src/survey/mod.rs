@@ -40,6 +40,8 @@ pub struct Answers {
     pub kubeadm: Option<Value>,
     /// The Deployment of cluster DNS.
     pub coredns: Option<Value>,
+    /// The EndpointSlices of its Service.
+    pub dns_slices: Value,
     /// Of each bootstrap token its id and its end, never its secret.
     pub tokens: Vec<Token>,
     /// `/readyz?verbose`, or why not.

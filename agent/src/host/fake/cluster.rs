@@ -36,6 +36,8 @@ pub struct ClusterState {
     pub away: Option<Ipv4Addr>,
     /// The cluster does not know the seed's bootstrap token.
     pub token_is_unknown: bool,
+    /// How often the API server answers before `kubeadm init` has made the tokens, and `cluster-info` after them.
+    pub until_tokens: u32,
     /// The list that load balancers read; `None` before anybody made it.
     pub published: Option<BTreeMap<String, String>>,
     /// Labels and annotations that were written on this machine's Node.
@@ -141,8 +143,15 @@ impl Fake {
                 let uid = if foreign { "5c0f" } else { "1d2e" };
                 Ok(json!({ "metadata": { "uid": uid } }).to_string())
             }
+            path if path.ends_with("/kubeadm-config") && self.cluster.borrow().until_tokens > 0 => {
+                Err(status(401))
+            }
             path if path.ends_with("/kubeadm-config") && self.cluster.borrow().token_is_unknown => {
                 Err(status(401))
+            }
+            path if path.ends_with("/cluster-info") && self.cluster.borrow().until_tokens > 0 => {
+                self.cluster.borrow_mut().until_tokens -= 1;
+                Err(status(404))
             }
             path if path.ends_with("/kubeadm-config") => {
                 let version = self.cluster.borrow().kubernetes.unwrap_or(self.kubeadm_version());

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::Fake;
-use crate::dns::{COREFILE, DEPLOYMENT, PODS, has_upstream};
+use crate::dns::{COREFILE, DEPLOYMENT, PODS, SLICES, has_upstream};
 use crate::host::Host;
 use crate::kube::{Method, Request};
 
@@ -29,7 +29,12 @@ pub struct FakeDns {
     pub made: usize,
     /// Of the ConfigMap.
     pub version: u64,
+    /// How often the Service leads to no pod yet when somebody asks.
+    pub unled: u32,
 }
+
+/// What all pods have here.
+const ADDRESS: &str = "10.244.0.2";
 
 /// As kubeadm writes it.
 const MADE: &str = ".:53 {
@@ -60,6 +65,7 @@ impl FakeDns {
             has_budget: false,
             made: 2,
             version: 1,
+            unled: 0,
         }
     }
 
@@ -95,6 +101,12 @@ impl Fake {
         let answer = match (request.method, request.path, evicted) {
             (_, DEPLOYMENT, _) if !dns.has_deployment => Err(404),
             (_, DEPLOYMENT, _) => Ok(json!({ "spec": { "replicas": 2 } }).to_string()),
+            (_, SLICES, _) => {
+                let ready = dns.unled == 0;
+                dns.unled = dns.unled.saturating_sub(1);
+                let endpoint = json!({ "addresses": [ADDRESS], "conditions": { "ready": ready } });
+                Ok(json!({ "items": [{ "endpoints": [endpoint] }] }).to_string())
+            }
             (_, PODS, _) => Ok(self.dns_pods(&dns).to_string()),
             (_, "/api/v1/nodes", _) => Ok(json!({ "items": self.nodes(&dns).iter().map(|name| json!({
                 "metadata": { "name": name },
@@ -155,6 +167,7 @@ impl Fake {
                 },
                 "status": {
                     "phase": if ready { "Running" } else { "Pending" },
+                    "podIP": ADDRESS,
                     "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" } }],
                     "containerStatuses": [{ "ready": ready, "state": state }],
                 },
