@@ -5,11 +5,9 @@ SHELL := /bin/bash
 
 # Kept between builds and outside git: Kubernetes, tools, base images. Another folder may be named.
 export KINDLING_CACHE ?= $(CURDIR)/.cache
-# Options of `make image`; image/bake --help says more of each.
+# Options of `make image` are those of image/bake, see its --help: make hands on what it is given, and an `export` here would
+# make an empty text of what nobody gave.
 export DISTRO ?= ubuntu
-export MIRROR SECURITY_MIRROR DEBIAN_MIRROR CRI_DOCKERD CRI_DOCKERD_SHA256
-export KUBERNETES KUBERNETES_DIR KUBERNETES_VERSION KUBERNETES_MIRROR SECURE_BOOT_KEY SECURE_BOOT_CERTIFICATE UPDATE
-export ARCHITECTURE IMAGES IMAGE_REPOSITORY IMAGE_MIRRORS PACKAGES EXTRA_CA SSH_KEY PROXY
 
 KINDLING := target/release/kindling
 DEMO := build/demo
@@ -78,11 +76,11 @@ e2e-image: build test-image ## The disk in QEMU: sealed, updated, rolled back, u
 	tests/update
 	tests/update control-plane
 	tests/secure-boot
-	tests/e2e qemu docker
 	tests/image-twice
 	tests/image-options
 	tests/image-apt
 	TEST_IMAGE=build/image/apt tests/e2e machines load-balancer
+	tests/e2e qemu docker
 
 .PHONY: matrix
 matrix: build ## Every supported minor of Kubernetes in machines, through a power cut, a lost control plane, renewed certificates: a table (root)

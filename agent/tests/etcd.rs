@@ -1,5 +1,5 @@
 //! An external etcd for real: the agent brings three members up in network namespaces, with the
-//! distribution's etcd, the rendered file and the certificates that it issues. Root is needed; what cannot
+//! etcd of the tests' Kubernetes, the rendered file and the certificates that it issues. Root is needed; what cannot
 //! run says so.
 
 #[path = "../../tests/netns/disk.rs"]

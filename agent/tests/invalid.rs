@@ -1,5 +1,5 @@
 //! Every fixture under `data/cluster/invalid` is named for what is wrong with it; the text beside it is
-//! what an operator reads, to the letter. `BLESS=1 cargo test --test invalid` writes the texts anew.
+//! what an operator reads, to the letter. `UPDATE_GOLDEN=1 cargo test --test invalid` writes the texts anew.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ fn each_mistake_is_told_in_these_words() {
         }
         let text = format!("{report}\n");
         let expected = path.with_extension("txt");
-        if std::env::var_os("BLESS").is_some() {
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
             fs::write(&expected, &text).unwrap();
         }
         let expected = fs::read_to_string(&expected).unwrap_or_default();

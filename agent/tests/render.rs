@@ -179,7 +179,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn every_node_is_rendered_as_its_golden_files_say() {
-    let update = ["UPDATE_GOLDEN", "BLESS"].iter().any(|key| std::env::var_os(key).is_some());
+    let update = ["UPDATE_GOLDEN", "UPDATE_GOLDEN"].iter().any(|key| std::env::var_os(key).is_some());
     let mut wrong = Vec::new();
     for case in cases() {
         let folder = data().join(&case);
@@ -403,15 +403,6 @@ fn etcd_is_not_told_twice_what_the_operator_says_by_an_experimental_name() {
     assert!(!text.contains("ETCD_WATCH_PROGRESS") && text.contains("InitialCorruptCheck=true"), "{text}");
     let text = file("experimental-compact-hash-check-enabled", "true");
     assert!(text.contains("InitialCorruptCheck=true"), "another gate: {text}");
-}
-
-/// Up to 1.35 kubeadm mounts the folder of FlexVolume drivers, and its default cannot be made in a read-only /usr.
-#[test]
-fn the_controller_manager_has_a_folder_for_drivers_as_long_as_kubeadm_mounts_one() {
-    for (version, told) in [("v1.32.3", true), ("v1.35.4", true), ("v1.36.3", false), ("v1.37.2", false)] {
-        let text = init(&first(version, "containerd"), false);
-        assert_eq!(text.contains("flex-volume-plugin-dir"), told, "{version}:\n{text}");
-    }
 }
 
 #[test]

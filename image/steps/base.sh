@@ -20,8 +20,9 @@ run_mkosi() { # FOLDER ARGUMENTS...
     shift
     [[ $folder != "$IMAGE/tools" ]] || option=$(debian_mirror_option)
     mkdir -p "$CACHE/packages" "$CACHE/workspace"
-    "${MKOSI[@]}" --directory "$folder" --package-cache-dir "$CACHE/packages" \
-        --workspace-directory "$CACHE/workspace" "${PROXY_ARGUMENTS[@]}" "$@" build >"$log" 2>&1 || {
+    # mkosi would give a proxy, with its password, to apt as an argument; it is in apt's settings, see `sandbox_proxy`.
+    env -u http_proxy -u https_proxy -u HTTP_PROXY -u HTTPS_PROXY "${MKOSI[@]}" --directory "$folder" \
+        --package-cache-dir "$CACHE/packages" --workspace-directory "$CACHE/workspace" "$@" build >"$log" 2>&1 || {
         # Progress bars are one long line.
         tr '\r' '\n' <"$log" | grep -v '%$' | tail -n 40 >&2
         die "mkosi failed in $folder (whole log: $log). Where packages could not be fetched: $option names another mirror,

@@ -94,11 +94,13 @@ publish() {
     if [[ -d $new/tree ]]; then
         rm -rf "$OUT/old"
         [[ ! -d $OUT/tree ]] || mv "$OUT/tree" "$OUT/old"
-        rm -rf "$OUT"/{kindling.raw,kindling.qcow2,kindling.efi,kindling.roothash,update,SHA256SUMS,.disk}
+        rm -rf "$OUT"/{kindling.raw,kindling.qcow2,kindling.efi,kindling.roothash,update,SHA256SUMS,sbom.spdx.json,provenance.json,.tree,.disk}
     fi
-    find "$new" -mindepth 1 -maxdepth 1 -exec mv -f -t "$OUT" {} +
+    find "$new" -mindepth 1 -maxdepth 1 ! -name .tree ! -name .disk -exec mv -f -t "$OUT" {} +
     describe
     checksums
+    # By these a later run knows that all of it is there.
+    find "$new" -mindepth 1 -maxdepth 1 -exec mv -f -t "$OUT" {} +
     rm -rf "$new" "$OUT/old"
 }
 

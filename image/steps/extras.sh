@@ -37,9 +37,6 @@ check_extras() {
     if [[ -n ${PROXY-} ]]; then
         [[ $PROXY == http?(s)://* ]] || die "PROXY=$PROXY: not a URL such as http://proxy.example:3128"
         export http_proxy=$PROXY https_proxy=$PROXY
-        PROXY_ARGUMENTS=(--proxy-url "$PROXY")
-    else
-        PROXY_ARGUMENTS=()
     fi
 }
 

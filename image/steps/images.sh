@@ -88,7 +88,7 @@ fetch_image() { # NAME
         [[ -z ${EXTRA_CA-} ]] || { mkdir -p "$CACHE/images/certs" && cp "$EXTRA_CA" "$CACHE/images/certs/extra.crt"; }
         # An OCI archive keeps the layers compressed, as the registry has them.
         # skopeo comes with the tools tree; the network's resolver is the host's.
-        run_tool skopeo --insecure-policy copy --quiet --retry-times 3 "${options[@]}" ${EXTRA_CA:+--src-cert-dir "$CACHE/images/certs"} \
+        run_tool skopeo --insecure-policy --command-timeout 30m copy --quiet --retry-times 3 "${options[@]}" ${EXTRA_CA:+--src-cert-dir "$CACHE/images/certs"} \
             "docker://$from" "oci-archive:$archive.new:$1" ||
             die "cannot fetch $from. IMAGE_REPOSITORY= names another registry for kubeadm's images, IMAGE_MIRRORS= one for others
 (such as ghcr.io=harbor.example.org/ghcr), IMAGES= an archive that holds $1, PROXY= the way there"

@@ -166,12 +166,28 @@ ubuntu_sources() {
 sandbox_tree() { # DISTRIBUTION FOLDER
     local list=$2/etc/apt/sources.list.d/mkosi.sources
     rm -rf "$2"
-    mkdir -p "${list%/*}"
+    mkdir -p "${2%/*}"
+    # The URLs of mirrors and proxies may have passwords in them.
+    mkdir -m 0700 "$2"
+    mkdir -p "${list%/*}" "$2/etc/apt/apt.conf.d"
     case $1 in
         debian) debian_sources >"$list" ;;
         ubuntu) ubuntu_sources >"$list" ;;
     esac
     [[ -z ${EXTRA_CA-} ]] || sandbox_ca "$2"
+    sandbox_proxy "$2"
+}
+
+# The way out, as curl takes it from the environment.
+sandbox_proxy() { # FOLDER
+    local http=${http_proxy:-${HTTP_PROXY-}} https=${https_proxy:-${HTTPS_PROXY-}} direct=${no_proxy:-${NO_PROXY-}} host
+    [[ -n $http$https ]] || return 0
+    {
+        printf 'Acquire::http::Proxy "%s";\nAcquire::https::Proxy "%s";\n' "${http:-$https}" "${https:-$http}"
+        for host in ${direct//,/ }; do
+            printf 'Acquire::http::Proxy::%s "DIRECT";\nAcquire::https::Proxy::%s "DIRECT";\n' "$host" "$host"
+        done
+    } >"$1/etc/apt/apt.conf.d/91-kindling-proxy"
 }
 
 # What the bake trusts: this machine's certificate authorities and the operator's. For curl and apt, which take one file.
@@ -187,7 +203,6 @@ ca_bundle() {
 sandbox_ca() { # FOLDER
     ca_bundle
     install -D -m 0644 "$CACHE/ca-bundle.pem" "$1/etc/apt/kindling-ca.pem"
-    mkdir -p "$1/etc/apt/apt.conf.d"
     echo 'Acquire::https::CaInfo "/etc/apt/kindling-ca.pem";' >"$1/etc/apt/apt.conf.d/90-kindling-ca"
 }
 

@@ -53,7 +53,7 @@ lay_cni_links() {
 }
 
 # Machines of an external etcd run the one that this kubeadm asks for: the folder's, or that of the preloaded image. What the
-# distributions have is older than any that kubeadm takes.
+# distributions have may be older than what kubeadm takes.
 lay_etcd() {
     local program
     for program in etcd etcdctl etcdutl; do

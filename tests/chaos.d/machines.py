@@ -56,7 +56,9 @@ class Machines:
 
     def first_process(self, name):
         """The process that is number 1 in the machine: its namespace lies just below this one."""
-        for procs in CGROUP.glob(f"systemd/{self.group(name)}/**/cgroup.procs"):
+        # With cgroup v1 systemd has a hierarchy of its own; with v2 there is one.
+        group = self.group(name)
+        for procs in [*CGROUP.glob(f"systemd/{group}/**/cgroup.procs"), *CGROUP.glob(f"{group}/**/cgroup.procs")]:
             for pid in procs.read_text().split():
                 try:
                     status = pathlib.Path(f"/proc/{pid}/status").read_text()

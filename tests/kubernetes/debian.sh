@@ -4,8 +4,8 @@
 # `say` and `die`.
 
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-# With MIRROR=, whatever the host is: Debian 12.
-suite=bookworm
+# With MIRROR=, whatever the host is: Debian 13.
+suite=trixie
 # shellcheck source=/dev/null
 [ -n "${MIRROR:-}" ] || suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154  # read and set by the reader
 # Programs from Go modules, each pinned by a go.mod and a go.sum of its own below modules/. Read by build, which provides
-# `say`, `die`, `here`, `cache` and `version`.
+# `say`, `die`, `here`, `cache`, `version`, and `lanes`, which it ends.
 
 # shellcheck source-path=SCRIPTDIR source=mains.sh
 . "$here/mains.sh"
@@ -124,7 +124,7 @@ constant() {
 
 # fetch_source WORK OUT: all programs in WORK/programs, those of nodes in OUT/bin; sets `epoch`.
 fetch_source() {
-	local name etcd coredns lanes=()
+	local name etcd coredns
 	mkdir -p "$1/programs" "$cache/programs"
 	say "kubernetes $version from Go modules, with Go $(go env GOVERSION)"
 	(cd "$here" && go_here mod download -modcacherw "k8s.io/kubernetes@$version") || die "the module proxy has no k8s.io/kubernetes $version"
@@ -133,12 +133,17 @@ fetch_source() {
 	# What all need first, or both below would compile it at the same moment.
 	(cd "$here/modules/kubernetes-$version" && go_build std) || die "Go's own packages do not compile"
 	# Two at once: the end of each is linking, which keeps one processor busy. Etcd comes first: the others share libraries
-	# with Kubernetes, which are compiled by then.
-	(compile "kubernetes-$version" "$1/programs") &
+	# with Kubernetes, which are compiled by then. Each is a group of processes, which ends as a whole, and none has the lock,
+	# which must not outlive this run.
+	set -m
+	(compile "kubernetes-$version" "$1/programs") 9>&- &
 	lanes+=($!)
-	(for name in "etcd-v${etcd%-*}" "coredns-$coredns" "${shared_programs[@]}"; do compile "$name" "$1/programs"; done) &
+	(for name in "etcd-v${etcd%-*}" "coredns-$coredns" "${shared_programs[@]}"; do compile "$name" "$1/programs"; done) 9>&- &
 	lanes+=($!)
-	for lane in "${lanes[@]}"; do wait "$lane" || { kill "${lanes[@]}" 2>/dev/null; die "not compiled; the cause is above"; }; done
+	set +m
+	# Whichever ends first.
+	for _ in "${lanes[@]}"; do wait -n || die "not compiled; the cause is above"; done
+	lanes=()
 	for name in kubeadm kubelet kubectl crictl etcd etcdctl etcdutl containerd containerd-shim-runc-v2 ctr; do
 		[ ! -e "$1/programs/$name" ] || cp "$1/programs/$name" "$2/bin/"
 	done

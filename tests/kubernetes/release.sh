@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154  # read and set by the reader
 # Programs and images as they were released: nothing is compiled. Read by build, which provides `say`, `die`, `here`,
-# `version` and `addons`.
+# `curl_here`, `version` and `addons`.
 #   KUBERNETES_RELEASES=  default: https://dl.k8s.io
 #   CRI_TOOLS_RELEASES=   default: https://github.com/kubernetes-sigs/cri-tools/releases/download
 #   PROXY=                how they are reached, such as http://proxy.example:3128
@@ -35,7 +35,7 @@ fetched() {
 }
 
 fetch() {
-	curl -fsSL --retry 3 --connect-timeout 20 ${PROXY:+--proxy "$PROXY"} -o "$2" "$1" ||
+	curl_here --retry 3 --connect-timeout 20 --speed-limit 1000 --speed-time 60 --max-time 1800 -o "$2" "$1" ||
 		die "cannot fetch $1 (KUBERNETES_SOURCE=module compiles instead)"
 }
 
@@ -57,7 +57,7 @@ fetch_source() {
 	for image in $wanted $named; do
 		say "fetching $image"
 		name=${image##*/}
-		HTTPS_PROXY=${PROXY:-${HTTPS_PROXY-}} skopeo ${CONTAINERS_REGISTRIES_CONF:+--registries-conf "$CONTAINERS_REGISTRIES_CONF"} copy --quiet --retry-times 3 --override-os linux --override-arch "$architecture" \
+		HTTPS_PROXY=${PROXY:-${HTTPS_PROXY-}} skopeo --command-timeout 30m ${CONTAINERS_REGISTRIES_CONF:+--registries-conf "$CONTAINERS_REGISTRIES_CONF"} copy --quiet --retry-times 3 --override-os linux --override-arch "$architecture" \
 			"docker://$image" "docker-archive:$2/images/${name/:/-}.tar:$image" ||
 			die "cannot fetch the image $image (KUBERNETES_SOURCE=module compiles instead)"
 	done

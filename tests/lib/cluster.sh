@@ -128,10 +128,12 @@ kubelets_stream() {
     done
 }
 
-# The pods of cluster DNS run on as many nodes as there can be: one that dies leaves the other.
+# The pods of cluster DNS run on as many nodes as there can be: one that dies leaves the other. One that is about to go does
+# not count.
 names_are_spread() {
     local got
-    got=$(kubectl -n kube-system get pods -l k8s-app=kube-dns -o jsonpath='{range .items[?(@.status.phase=="Running")]}{.spec.nodeName}{"\n"}{end}')
+    got=$(kubectl -n kube-system get pods -l k8s-app=kube-dns -o jsonpath='{range .items[?(@.status.phase=="Running")]}{.spec.nodeName}{" "}{.metadata.deletionTimestamp}{"\n"}{end}')
+    got=$(sed -n 's/ $//p' <<<"$got")
     echo "$got"
     [[ $(sort -u <<<"$got" | wc -l) == 2 ]]
 }
@@ -177,8 +179,10 @@ cleanup() {
 
 console_has() { grep -aqE "$2" "$work/state/nodes/$1/console.log"; }
 
+# With `beside` set it is the process in the background itself, so that `kill` ends it.
+beside=
 up() {
-    "$kindling" up --driver "$driver" --cluster "$work/cluster.toml" --seeds "$work/seeds" --image "$image" \
+    ${beside:+exec} "$kindling" up --driver "$driver" --cluster "$work/cluster.toml" --seeds "$work/seeds" --image "$image" \
         --state "$work/state" "$@"
 }
 

@@ -34,7 +34,7 @@ const KUBEADMS: [&str; 22] = [
 ];
 
 /// The same for the controller manager. Without `bootstrapsigner` among its controllers nobody joins.
-const CONTROLLER_MANAGERS: [&str; 14] = [
+const CONTROLLER_MANAGERS: [&str; 13] = [
     "allocate-node-cidrs",
     "authentication-kubeconfig",
     "authorization-kubeconfig",
@@ -43,7 +43,6 @@ const CONTROLLER_MANAGERS: [&str; 14] = [
     "cluster-signing-cert-file",
     "cluster-signing-key-file",
     "controllers",
-    "flex-volume-plugin-dir",
     "kubeconfig",
     "requestheader-client-ca-file",
     "root-ca-file",

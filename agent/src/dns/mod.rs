@@ -20,7 +20,7 @@ pub const COREFILE: &str = "/api/v1/namespaces/kube-system/configmaps/coredns";
 const KUBEADM: &str = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config";
 
 /// What to look at where cluster DNS is not available.
-pub const REMEDY: &str = "`kubectl -n kube-system describe pod -l k8s-app=kube-dns` and `kubectl -n kube-system logs -l k8s-app=kube-dns` say why; without it no pod finds a Service by its name";
+pub const REMEDY: &str = "`kubectl -n kube-system describe pod -l k8s-app=kube-dns` and `kubectl -n kube-system logs -l k8s-app=kube-dns` say why, `kubectl -n kube-system get pods -l component=kube-controller-manager` where they run and the Service does not lead to them; without it no pod finds a Service by its name";
 
 /// Whether names are resolved in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]

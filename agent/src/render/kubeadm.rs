@@ -38,10 +38,6 @@ pub struct Environment {
     pub emulated: bool,
 }
 
-/// Where the kubelet looks for FlexVolume drivers. Its default lies in /usr, which is read-only: it would log an error at
-/// each start, and up to 1.35 the controller manager's pod would not start at all (kubeadm#2031).
-const VOLUME_PLUGINS: &str = "/var/lib/kubelet/volumeplugins";
-
 /// For `kubeadm init`. Holds the bootstrap token.
 pub fn kubeadm_init(spec: &NodeSpec, cp: &ControlPlaneRole, env: &Environment) -> String {
     documents([
@@ -92,12 +88,6 @@ fn cluster_configuration(spec: &NodeSpec, cp: &ControlPlaneRole, env: &Environme
         .with("certSANs", certificate_names(spec, cp))
         .with_some("extraArgs", own_arguments(&cp.api_server_args))
         .with_some("extraEnvs", variables(env));
-    // In the order of their names, as all flags are.
-    let mut manager_args = cp.controller_manager_args.clone();
-    if env.kubeadm.minor < 36 {
-        // kubeadm mounts this folder into the controller manager, and the runtime makes it if it is not there.
-        manager_args.insert("flex-volume-plugin-dir".to_owned(), VOLUME_PLUGINS.to_owned());
-    }
     document("ClusterConfiguration")
         .with("clusterName", spec.cluster.as_str())
         // The default asks the internet.
@@ -112,7 +102,7 @@ fn cluster_configuration(spec: &NodeSpec, cp: &ControlPlaneRole, env: &Environme
                 .with("serviceSubnet", kubernetes.services.to_string()),
         )
         .with("apiServer", api_server)
-        .with_some("controllerManager", component(&manager_args, env))
+        .with_some("controllerManager", component(&cp.controller_manager_args, env))
         .with_some("scheduler", component(&cp.scheduler_args, env))
         .with_some("etcd", external_etcd(cp).or_else(|| local_etcd(cp, env)))
 }
@@ -172,7 +162,6 @@ fn kubelet_configuration(env: &Environment) -> Map {
         .with("kind", "KubeletConfiguration")
         // kubeadm's default as well; said because containerd 1.7 does not tell the kubelet which one it uses.
         .with("cgroupDriver", "systemd")
-        .with("volumePluginDir", VOLUME_PLUGINS)
         .with_some("failSwapOn", env.container.then_some(false))
         // The host's to choose, as its swap is. From 1.35 on a kubelet refuses cgroup v1 by default.
         .with_some("failCgroupV1", env.container.then_some(false))

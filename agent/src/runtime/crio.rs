@@ -77,7 +77,10 @@ pub fn registries(kubernetes: &Kubernetes) -> String {
             let (scheme, rest) = mirror.split_once("://").unwrap_or(("https", mirror));
             let location = rest.trim_end_matches('/');
             // Harbor's proxy projects are given with the path of the API, which a location has not.
-            let location = location.replacen("/v2/", "/", 1);
+            let location = match location.split_once('/') {
+                Some((host, path)) => format!("{host}/{}", path.strip_prefix("v2/").unwrap_or(path)),
+                None => location.to_owned(),
+            };
             let unverified = of_mirror(mirror, &kubernetes.registries).is_some_and(|own| own.insecure);
             let insecure = scheme == "http" || unverified;
             let _ = write!(

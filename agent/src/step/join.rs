@@ -279,7 +279,8 @@ fn wait_for_cluster(cx: &mut Context<'_>, version: KubernetesVersion) -> Result<
                     }
                     Err(error) if error.status() == Some(401) => {
                         silent = false;
-                        if !has_tokens(host, &server) {
+                        let has_tokens = has_tokens(host, &server);
+                        if has_tokens == Some(false) {
                             unknown_since = None;
                             // Each formation comes by here.
                             reason = format!(
@@ -289,6 +290,10 @@ fn wait_for_cluster(cx: &mut Context<'_>, version: KubernetesVersion) -> Result<
                         }
                         let lost = UnknownToken::of(host, spec, kubernetes);
                         reason = lost.cause.clone();
+                        if has_tokens.is_none() {
+                            unknown_since = None;
+                            continue;
+                        }
                         let since = *unknown_since.get_or_insert(host.now());
                         if host.now().saturating_sub(since) >= KNOWN_AFTER {
                             return Attempt::Never(lost.into());
@@ -328,7 +333,7 @@ fn blame_the_token(cx: &Context<'_>, error: StepError) -> StepError {
     let Some(kubernetes) = spec.kubernetes() else { return error };
     let unknown = |server: &Server| {
         let answer = ask_by_token(host, server, &kubernetes.token);
-        answer.is_err_and(|e| e.status() == Some(401)) && has_tokens(host, server)
+        answer.is_err_and(|e| e.status() == Some(401)) && has_tokens(host, server) == Some(true)
     };
     match kubeadm::endpoint_servers(host, spec) {
         Ok(servers) if servers.iter().any(unknown) => UnknownToken::of(host, spec, kubernetes).into(),
@@ -342,9 +347,15 @@ fn ask_by_token(host: &dyn Host, server: &Server, token: &BootstrapToken) -> Res
     host.get(server, &credentials, cluster_version::PATH, Duration::from_secs(10))
 }
 
-fn has_tokens(host: &dyn Host, server: &Server) -> bool {
+/// Whether kubeadm has made `cluster-info`, and so its tokens; `None` where the API server does not say. Before the rule that
+/// lets strangers read it is there it is forbidden.
+fn has_tokens(host: &dyn Host, server: &Server) -> Option<bool> {
     let path = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
-    host.get(server, &Credentials::Anonymous, path, Duration::from_secs(10)).is_ok()
+    match host.get(server, &Credentials::Anonymous, path, Duration::from_secs(10)) {
+        Ok(_) => Some(true),
+        Err(error) if matches!(error.status(), Some(403 | 404)) => Some(false),
+        Err(_) => None,
+    }
 }
 
 /// The seed's token is not one of the cluster's.

@@ -48,7 +48,6 @@ FileAvailable--etc-kubernetes-manifests-etcd.yaml,\
 FileAvailable--etc-kubernetes-kubelet.conf,\
 FileAvailable--etc-kubernetes-bootstrap-kubelet.conf,\
 FileAvailable--etc-kubernetes-pki-ca.crt,\
-DirAvailable--etc-kubernetes-manifests,\
 DirAvailable--var-lib-etcd,\
 Port-6443,Port-10250,Port-10257,Port-10259,Port-2379,Port-2380";
 

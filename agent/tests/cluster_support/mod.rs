@@ -91,14 +91,18 @@ impl Drop for Scratch {
     }
 }
 
-/// Compares with a golden file; `BLESS=1` writes it.
+/// Compares with a golden file; `UPDATE_GOLDEN=1` writes it.
 pub fn assert_golden(path: &Path, text: &str) {
-    if std::env::var_os("BLESS").is_some() {
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
     let expected = fs::read_to_string(path).unwrap_or_default();
-    assert!(text == expected, "{} differs; `BLESS=1 cargo test` writes it anew:\n{text}", path.display());
+    assert!(
+        text == expected,
+        "{} differs; `UPDATE_GOLDEN=1 cargo test` writes it anew:\n{text}",
+        path.display()
+    );
 }
 
 pub fn data(name: &str) -> PathBuf {

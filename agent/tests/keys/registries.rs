@@ -185,6 +185,16 @@ pub fn of_registries((major, _): (u32, u32)) -> Vec<Row> {
         .only(Docker),
         row("registries[].mirrors", registry(mirror), "w1", File(CRIO), "location = \"mirror.test\"")
             .only(Crio),
+        // The path of the API is none of a location's; such a folder of somebody's own is.
+        row(
+            "registries[].mirrors",
+            format!("{hub}mirrors = [\"https://mirror.test/v2/hub\", \"https://mirror.test/a/v2/b\"]"),
+            "w1",
+            File(CRIO),
+            "location = \"mirror.test/hub\"",
+        )
+        .and(File(CRIO), "location = \"mirror.test/a/v2/b\"")
+        .only(Crio),
         row("registries[].username", mirrored(user), "w1", File(CONTAINERD), &table("marked.test"))
             .and(File(CONTAINERD), "password = 'pass\"word'")
             .only(Containerd),
