@@ -77,6 +77,7 @@ e2e-image: build test-image ## The disk in QEMU: sealed, updated, rolled back, u
 	tests/update control-plane
 	tests/secure-boot
 	tests/image-twice
+	tests/kubernetes/check-same
 	tests/image-options
 	tests/image-apt
 	TEST_IMAGE=build/image/apt tests/e2e machines load-balancer

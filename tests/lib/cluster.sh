@@ -169,6 +169,7 @@ tell_why() {
 cleanup() {
     local code=$?
     if ((code)) && [[ -z ${KEEP-} ]]; then tell_why; fi
+    [[ -z ${registry_process-} ]] || kill "$registry_process" 2>/dev/null || true
     [[ -n ${KEEP-} ]] || "$kindling" down --cluster "$work/cluster.toml" --state "$work/state" || code=1
     # Last, too: of a long log people see the end first.
     if ((code)); then
