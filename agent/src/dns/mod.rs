@@ -90,9 +90,9 @@ impl Answers {
         })
     }
 
-    /// One pod that is ready is enough, if the Service leads to it. Not the Deployment's own condition: it calls a single pod that may be missing
-    /// (`maxUnavailable: 1`) available. `counts`: whether a pod that says that it is ready is believed; after a power cut
-    /// the API shows for a while what was true before.
+    /// One pod that is ready is enough, if the Service leads to it. Not the Deployment's own condition: it calls a single
+    /// pod that may be missing (`maxUnavailable: 1`) available. `counts`: whether a pod that says that it is ready is
+    /// believed; after a power cut the API shows for a while what was true before.
     pub fn judge(&self, counts: impl Fn(&Value) -> bool) -> Dns {
         if self.deployment.is_none() {
             return if self.kubeadm.as_ref().is_some_and(is_disabled) {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{LOGINS, logins_file, of_mirror, quoted};
+use super::{LOGINS, host_of, logins_file, of_mirror, path_of, quoted};
 use crate::facts::Facts;
 use crate::plan::{Action, FileSpec, Step, step};
 use crate::render::WRITTEN_BY;
@@ -73,16 +73,13 @@ pub fn registries(kubernetes: &Kubernetes) -> String {
             registry.insecure
         );
         for mirror in &registry.mirrors {
-            // A location has no scheme; without TLS is what is called insecure here.
-            let (scheme, rest) = mirror.split_once("://").unwrap_or(("https", mirror));
-            let location = rest.trim_end_matches('/');
+            let (host, path) = (host_of(mirror), path_of(mirror).trim_end_matches('/'));
             // Harbor's proxy projects are given with the path of the API, which a location has not.
-            let location = match location.split_once('/') {
-                Some((host, path)) => format!("{host}/{}", path.strip_prefix("v2/").unwrap_or(path)),
-                None => location.to_owned(),
-            };
+            let path = path.strip_prefix("v2/").unwrap_or(path);
+            let location = if path.is_empty() { host.to_owned() } else { format!("{host}/{path}") };
             let unverified = of_mirror(mirror, &kubernetes.registries).is_some_and(|own| own.insecure);
-            let insecure = scheme == "http" || unverified;
+            // A location has no scheme; without TLS is what is called insecure here.
+            let insecure = mirror.starts_with("http://") || unverified;
             let _ = write!(
                 text,
                 "\n[[registry.mirror]]\nlocation = {}\ninsecure = {insecure}\n",

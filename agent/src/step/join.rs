@@ -279,24 +279,23 @@ fn wait_for_cluster(cx: &mut Context<'_>, version: KubernetesVersion) -> Result<
                     }
                     Err(error) if error.status() == Some(401) => {
                         silent = false;
-                        let has_tokens = has_tokens(host, &server);
-                        if has_tokens == Some(false) {
-                            unknown_since = None;
-                            // Each formation comes by here.
-                            reason = format!(
-                                "the API at {endpoint} answers; `kubeadm init` has not made its bootstrap tokens yet"
-                            );
-                            continue;
-                        }
                         let lost = UnknownToken::of(host, spec, kubernetes);
                         reason = lost.cause.clone();
-                        if has_tokens.is_none() {
-                            unknown_since = None;
-                            continue;
-                        }
-                        let since = *unknown_since.get_or_insert(host.now());
-                        if host.now().saturating_sub(since) >= KNOWN_AFTER {
-                            return Attempt::Never(lost.into());
+                        match has_tokens(host, &server) {
+                            Some(true) => {
+                                let since = *unknown_since.get_or_insert(host.now());
+                                if host.now().saturating_sub(since) >= KNOWN_AFTER {
+                                    return Attempt::Never(lost.into());
+                                }
+                            }
+                            // Each formation comes by here.
+                            Some(false) => {
+                                unknown_since = None;
+                                reason = format!(
+                                    "the API at {endpoint} answers; `kubeadm init` has not made its bootstrap tokens yet"
+                                );
+                            }
+                            None => unknown_since = None,
                         }
                     }
                     Err(error) => {
