@@ -85,7 +85,7 @@ fn main() {
 /// A cluster of so many workers: what one of them knows, its join, and the API's certificate.
 fn cluster(workers: usize, patience: u64) -> (NodeSpec, Join, api::Identity) {
     let mut text = format!(
-        "version = 1\nname = \"simulation\"\nkubernetes = \"v1.32.3\"\n[deadlines]\ncluster = {patience}\n\
+        "version = 1\nname = \"simulation\"\nkubernetes = \"v1.37.2\"\npods = \"10.128.0.0/9\"\n[deadlines]\ncluster = {patience}\n\
          [endpoint]\nhost = \"kubeapi.test\"\nvip = \"10.0.0.10\"\nby = \"stacked\"\n\
          [network]\ngateway = \"10.0.0.2\"\n[nodes]\n"
     );

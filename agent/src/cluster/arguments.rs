@@ -91,8 +91,11 @@ pub fn flags(
         Component::Etcd => refused_by_etcd,
     };
     let arguments = read(&mut s, refused);
-    if component == Component::Etcd {
-        refuse_short_elections(&s, &arguments);
+    match component {
+        Component::ApiServer => refuse_lost_trust(&s, &arguments),
+        Component::ControllerManager => refuse_strange_parts(&s, &arguments),
+        Component::Etcd => refuse_short_elections(&s, &arguments),
+        Component::Scheduler => {}
     }
     for Objection { flag, message, remedy, stops } in
         version.map_or_else(Vec::new, |version| objections(component, &arguments, version))
@@ -105,6 +108,59 @@ pub fn flags(
     }
     s.finish();
     arguments
+}
+
+/// kubeadm takes what stands here in the place of its own values (its getAuthzModes, and how it merges arguments), and then
+/// nobody notices before no kubelet gets in, or before each of them may do more than it should.
+fn refuse_lost_trust(s: &Section<'_, '_>, arguments: &BTreeMap<String, String>) {
+    const NODE_RESTRICTION: &str = "NodeRestriction";
+    let list = |flag: &str| -> Option<Vec<&str>> {
+        let names: Vec<&str> = arguments.get(flag)?.split(',').filter(|name| !name.is_empty()).collect();
+        (!names.is_empty()).then_some(names)
+    };
+    const MODES: &str = "authorization-mode";
+    if list(MODES).is_some_and(|modes| ["Node", "RBAC"].iter().any(|mode| !modes.contains(mode))) {
+        s.error(
+            MODES,
+            "leaves out Node, by which kubelets get in, or RBAC, by which everybody else does",
+            "write \"Node,RBAC\" and what shall come after them, or leave it out",
+        );
+    }
+    const ENABLED: &str = "enable-admission-plugins";
+    if list(ENABLED).is_some_and(|plugins| !plugins.contains(&NODE_RESTRICTION)) {
+        s.error(
+            ENABLED,
+            "takes the place of kubeadm's NodeRestriction, which keeps a kubelet to its own Node and pods",
+            "write it among them, as in \"NodeRestriction,AlwaysPullImages\"",
+        );
+    }
+    const DISABLED: &str = "disable-admission-plugins";
+    if list(DISABLED).is_some_and(|plugins| plugins.contains(&NODE_RESTRICTION)) {
+        s.error(
+            DISABLED,
+            "turns off NodeRestriction, which keeps a kubelet to its own Node and pods",
+            "leave NodeRestriction out of it",
+        );
+    }
+}
+
+const PARTS: &str = "node-cidr-mask-size-ipv4";
+/// kube-controller-manager's default for IPv4.
+pub const NODE_MASK: u8 = 24;
+
+/// How large a part of the pods' network each node gets, if that is said.
+pub fn node_mask(arguments: &BTreeMap<String, String>) -> Option<u8> {
+    arguments.get(PARTS)?.parse().ok().filter(|mask| (1..=32).contains(mask))
+}
+
+fn refuse_strange_parts(s: &Section<'_, '_>, arguments: &BTreeMap<String, String>) {
+    if arguments.contains_key(PARTS) && node_mask(arguments).is_none() {
+        s.error(
+            PARTS,
+            "is not the length of an IPv4 network's prefix",
+            "write a whole number up to 32, as in \"25\"",
+        );
+    }
 }
 
 /// etcd would end at such values (embed/config.go), when nobody looks any more. Its defaults are not the same on control
@@ -199,6 +255,14 @@ fn refused_by_controller_manager(name: &str) -> Option<Refusal> {
         "cluster-cidr" => {
             Some(("is the network of the pods' addresses", "set `pods` instead, at the top of the file"))
         }
+        "node-cidr-mask-size" => Some((
+            "is not looked at by kubeadm, which compares the pods' network with node-cidr-mask-size-ipv4",
+            "set node-cidr-mask-size-ipv4 instead",
+        )),
+        "node-cidr-mask-size-ipv6" => Some((
+            "is for pods with IPv6 addresses, and kube-controller-manager ends at it here",
+            "leave it out",
+        )),
         _ => CONTROLLER_MANAGERS.contains(&name).then_some(FOUND_BY),
     }
 }

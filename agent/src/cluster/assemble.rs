@@ -12,6 +12,8 @@ use crate::role::types::*;
 pub const DEFAULT_DNS_DOMAIN: &str = "cluster.local";
 pub const DEFAULT_ADDONS: [&str; 1] = ["flannel"];
 pub const DEFAULT_TOKEN_HOURS: u32 = 24;
+/// Ten years: kubeadm takes no duration that Go cannot hold, which ends at 292.
+pub const LONGEST_TOKEN: u32 = 10 * 365 * 24;
 pub const DEFAULT_ADVERT_MS: u32 = 100;
 
 pub fn default_pods() -> Subnet {

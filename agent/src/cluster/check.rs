@@ -7,6 +7,7 @@ use std::ops::Range;
 use ipnet::Ipv4Net;
 
 use super::Cluster;
+use super::arguments::{NODE_MASK, node_mask};
 use super::assemble::{assemble, default_pods, default_services};
 use super::check_dns::servers;
 use super::check_endpoint::endpoint;
@@ -94,20 +95,7 @@ fn check_networks(draft: &Draft, subnet: Option<Ipv4Net>, findings: &Findings) {
             );
         }
     }
-    if let (Some(pods), Some(nodes)) = (pods, &draft.nodes) {
-        // the controller manager gives every node a /24
-        let room =
-            if pods_net.net().prefix_len() > 24 { 0 } else { 1_usize << (24 - pods_net.net().prefix_len()) };
-        let kubelets = nodes.iter().filter(|n| runs_kubelet(n)).count();
-        if kubelets > room {
-            error(
-                findings,
-                pods,
-                format!("each node gets a /24, so {pods_net} has room for {room}, and there are {kubelets}"),
-                "choose a larger network, as in 10.244.0.0/16",
-            );
-        }
-    }
+    check_room(draft, pods_net, findings);
     if let Some(services) = services
         && !(12..=28).contains(&services_net.net().prefix_len())
     {
@@ -116,6 +104,41 @@ fn check_networks(draft: &Draft, subnet: Option<Ipv4Net>, findings: &Findings) {
             services,
             format!("{services_net} is not a size that Kubernetes takes for Services, /12 to /28"),
             "write a network as in 10.96.0.0/12",
+        );
+    }
+}
+
+/// kubeadm's PodSubnetNodeMaskMaxDiff: more parts than 2 to this are refused.
+const MOST_PARTS: u8 = 16;
+
+/// The controller manager gives each node a part of the pods' network, a /24 if nothing else is said.
+fn check_room(draft: &Draft, pods_net: Subnet, findings: &Findings) {
+    let (key, span) = match &draft.pods {
+        Some(pods) => (pods.key.as_str(), pods.span.clone()),
+        None => ("pods", draft.nodes_span.clone()),
+    };
+    let default = if draft.pods.is_none() { " (the default)" } else { "" };
+    let part = draft.controller_manager_args.as_ref().and_then(node_mask).unwrap_or(NODE_MASK);
+    let prefix = pods_net.net().prefix_len();
+    if part.saturating_sub(prefix) > MOST_PARTS {
+        findings.error(
+            key,
+            span,
+            format!("{pods_net}{default} is too large for parts of /{part}, of which each node gets one: kubeadm refuses it"),
+            format!("choose a network of /{} to /{part}", part - MOST_PARTS),
+        );
+        return;
+    }
+    let room = if prefix > part { 0 } else { 1_usize << (part - prefix) };
+    let kubelets = draft.nodes.iter().flatten().filter(|n| runs_kubelet(n)).count();
+    if kubelets > room {
+        findings.error(
+            key,
+            span,
+            format!(
+                "each node gets a /{part}, so {pods_net}{default} has room for {room}, and there are {kubelets}"
+            ),
+            "choose a larger network, as in pods = \"10.128.0.0/9\", or smaller parts of it by node-cidr-mask-size-ipv4 in [controller_manager_args]",
         );
     }
 }

@@ -51,8 +51,8 @@ pub struct Draft {
     #[schemars(required, example = &"mycluster", extend("x-source" = "RFC 1123, section 2.1"))]
     pub name: Option<At<ClusterName>>,
 
-    /// The version of Kubernetes that the image was baked with. kubeadm and the kubelet in the image must be of
-    /// this version; the agent looks before it begins. v1.32 to v1.37.
+    /// The version of Kubernetes that the image was baked with: v1.32 to v1.37. The agent looks before it begins: it
+    /// refuses a kubeadm of another minor version, and warns of another patch, whose images a new cluster would pull.
     #[schemars(required, example = &"v1.37.2", extend(
         "x-source" = "https://kubernetes.io/releases/version-skew-policy/"
     ))]
@@ -110,7 +110,7 @@ pub struct Draft {
     pub addons: Option<Vec<String>>,
 
     /// How long the bootstrap token lets machines join, in hours from the first control plane's init on; 0: for ever.
-    #[schemars(example = 24, extend(
+    #[schemars(range(max = LONGEST_TOKEN), example = 24, extend(
         "default" = DEFAULT_TOKEN_HOURS,
         "x-source" = "https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/"
     ))]

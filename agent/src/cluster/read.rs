@@ -4,11 +4,12 @@
 
 use serde::de::DeserializeOwned;
 
+use super::assemble::LONGEST_TOKEN;
 pub use super::draft::{At, Draft, EndpointDraft, NetworkDraft, NodeDraft, VrrpDraft};
 use super::{Cluster, STATS_PORT, arguments, check, labels, placement};
 use crate::input::{Problem, Report, Section, Source};
 use crate::role::components::Component;
-use crate::role::file::{Deadlines, Registry};
+use crate::role::file::{Deadlines, LONGEST_DEADLINE, Registry};
 use crate::role::types::*;
 use crate::runtime::host_of;
 
@@ -47,6 +48,8 @@ fn must<T: DeserializeOwned>(s: &mut Section<'_, '_>, key: &str, remedy: &str) -
     Some(At { value, key: s.path_of(key), span: s.span_of(key) })
 }
 
+const TOKEN_HOURS: &str = "write whole hours up to 87600, ten years; 0 means for ever";
+
 fn draft(root: &mut Section<'_, '_>) -> Draft {
     let file_version = root.required("version", "write version = 1 as the first line");
     let name = must(root, "name", "name the cluster: it becomes a part of file and machine names");
@@ -65,7 +68,7 @@ fn draft(root: &mut Section<'_, '_>) -> Draft {
         image_repository: root
             .optional("image_repository", "write a host and a path, as in harbor.example.org/k8s"),
         addons: root.optional("addons", "write a list of names, as in [\"flannel\"], or [] for none"),
-        token_ttl_hours: root.optional("token_ttl_hours", "write whole hours; 0 means for ever"),
+        token_ttl_hours: root.optional("token_ttl_hours", TOKEN_HOURS),
         cert_sans: root.optional("cert_sans", "write a list of host names and addresses"),
         api_server_args: root.section("api_server_args").map(flags(Component::ApiServer)),
         controller_manager_args: root
@@ -97,6 +100,9 @@ fn draft(root: &mut Section<'_, '_>) -> Draft {
             "use a newer kindling",
         ),
         Some(_) => root.error("version", "versions start at 1", "write version = 1"),
+    }
+    if draft.token_ttl_hours.is_some_and(|hours| hours > LONGEST_TOKEN) {
+        root.error("token_ttl_hours", "is more than ten years", TOKEN_HOURS);
     }
     for name in draft.addons.iter().flatten() {
         if name.parse::<ClusterName>().is_err() {
@@ -206,16 +212,18 @@ fn read_network(mut s: Section<'_, '_>) -> NetworkDraft {
     draft
 }
 
+/// kubeadm waits four minutes for the API server to answer and, from 1.36.1 on, as long again for the other components.
+const PATIENT_KUBEADM: u64 = 480;
+
 fn read_deadlines(mut s: Section<'_, '_>) -> Deadlines {
     let default = Deadlines::default();
     let mut seconds = |key: &str, default: u64| {
         let value = s.optional(key, "write seconds").unwrap_or(default);
-        if value == 0 {
-            s.error(
-                key,
-                "0 seconds leave no time at all",
-                format!("write seconds; the default is {default}"),
-            );
+        let remedy = format!("write seconds; the default is {default}");
+        match value {
+            0 => s.error(key, "0 seconds leave no time at all", remedy),
+            1..=LONGEST_DEADLINE => {}
+            _ => s.error(key, "is more than a day", remedy),
         }
         value
     };
@@ -224,6 +232,13 @@ fn read_deadlines(mut s: Section<'_, '_>) -> Deadlines {
         kubeadm: seconds("kubeadm", default.kubeadm),
         ready: seconds("ready", default.ready),
     };
+    if (1..PATIENT_KUBEADM).contains(&deadlines.kubeadm) {
+        s.warning(
+            "kubeadm",
+            format!("{} s may end before kubeadm itself gives up on a component that does not come up, and says which", deadlines.kubeadm),
+            format!("write {PATIENT_KUBEADM} or more; the default is {}", default.kubeadm),
+        );
+    }
     s.finish();
     deadlines
 }

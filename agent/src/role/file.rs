@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-pub use super::shared::{Deadlines, Registry};
+pub use super::shared::{Deadlines, LONGEST_DEADLINE, Registry};
 use super::shared::{read_deadlines, read_registry};
 use super::types::*;
 use crate::input::{Report, Section, Source};

@@ -6,18 +6,21 @@ use serde::Serialize;
 use super::types::Secret;
 use crate::input::Section;
 
+/// A day, in seconds: who waits longer is not waiting any more.
+pub const LONGEST_DEADLINE: u64 = 86_400;
+
 /// How long a machine waits, in seconds. What failed for lack of time is tried again by the unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(default, deny_unknown_fields)]
 pub struct Deadlines {
     /// For the API to answer, before a join.
-    #[schemars(range(min = 1), example = 1800)]
+    #[schemars(range(min = 1, max = LONGEST_DEADLINE), example = 1800)]
     pub cluster: u64,
     /// For one kubeadm command.
-    #[schemars(range(min = 1), example = 900)]
+    #[schemars(range(min = 1, max = LONGEST_DEADLINE), example = 900)]
     pub kubeadm: u64,
     /// For the machine's Node to be Ready, and on the first control plane for cluster DNS.
-    #[schemars(range(min = 1), example = 900)]
+    #[schemars(range(min = 1, max = LONGEST_DEADLINE), example = 900)]
     pub ready: u64,
 }
 
