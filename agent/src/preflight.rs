@@ -36,7 +36,8 @@ pub fn check(spec: &NodeSpec, facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     machine(spec, facts, &mut found);
     if let Some(kubernetes) = spec.kubernetes() {
-        software(kubernetes, facts, &mut found);
+        let founds = spec.control_plane().is_some_and(|cp| cp.first);
+        software(kubernetes, founds, facts, &mut found);
     }
     if let Role::Etcd(role) = &spec.role {
         etcd(role.kubernetes, facts, &mut found);
@@ -87,10 +88,7 @@ fn machine(spec: &NodeSpec, facts: &Facts, found: &mut Vec<Finding>) {
             found,
             Lasting,
             format!("{firewall} is on and would block the cluster's traffic"),
-            format!(
-                "turn it off, or let in TCP {} and keepalived's VRRP (IP protocol 112)",
-                ports_of(spec).join(", ")
-            ),
+            "turn it off: it is not seen what it lets in, and what guards the cluster's network lies in front of its machines",
         );
     }
     if matches!(spec.role, Role::ControlPlane(_)) {
@@ -138,7 +136,8 @@ fn machine(spec: &NodeSpec, facts: &Facts, found: &mut Vec<Finding>) {
     }
 }
 
-fn software(kubernetes: &Kubernetes, facts: &Facts, found: &mut Vec<Finding>) {
+/// `founds`: whether this machine may make the cluster.
+fn software(kubernetes: &Kubernetes, founds: bool, facts: &Facts, found: &mut Vec<Finding>) {
     use Weight::*;
     match facts.kubeadm {
         None => add(
@@ -199,6 +198,18 @@ fn software(kubernetes: &Kubernetes, facts: &Facts, found: &mut Vec<Finding>) {
                 ),
             )
         }
+        // Of a cluster that is there, the others' manifests say which patch runs.
+        Some(kubeadm) if founds && !facts.joined && kubeadm != kubernetes.version => add(
+            found,
+            Warning,
+            format!(
+                "this image has kubeadm {kubeadm}, the cluster file says Kubernetes {0}: a new cluster is of {0}, and its images are pulled where they are not baked in",
+                kubernetes.version
+            ),
+            format!(
+                "write `kubernetes = \"{kubeadm}\"` in cluster.toml and render again before the first boot"
+            ),
+        ),
         Some(_) => {}
     }
     // The kubelet's own defaults (https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/).
@@ -304,15 +315,6 @@ fn listens(spec: &NodeSpec) -> Vec<(u16, u16, &'static str)> {
         ]);
     }
     ports
-}
-
-fn ports_of(spec: &NodeSpec) -> Vec<String> {
-    // The agent's own is open while it runs, so that nobody can say it were in use.
-    let own = crate::room::is_open_on(spec).then_some((crate::room::PORT, crate::room::PORT, "the agent"));
-    own.into_iter()
-        .chain(listens(spec))
-        .map(|(first, last, _)| if first == last { first.to_string() } else { format!("{first}-{last}") })
-        .collect()
 }
 
 fn ports(spec: &NodeSpec, facts: &Facts, found: &mut Vec<Finding>) {

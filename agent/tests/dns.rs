@@ -236,3 +236,21 @@ fn no_pod_is_moved_while_not_all_of_them_are_ready() {
     let said = record(&status, "dns-spread").detail.expect("a warning");
     assert!(said.starts_with("warning: CoreDNS runs on cp1 alone, and not all"), "{said}");
 }
+
+/// The API goes on saying that the pods of machines without power are ready, until it has missed them for a while.
+#[test]
+fn pods_of_machines_that_did_not_come_back_resolve_no_names() {
+    let (spec, host) = (spec("cp1"), machine("cp1"));
+    run(&spec, &host);
+    host.boot();
+    change_dns(&host, |dns| {
+        dns.pods = vec![("coredns-1".into(), "cp2".into()), ("coredns-2".into(), "w1".into())];
+        dns.dark = ["cp2", "w1"].map(str::to_owned).into();
+    });
+    let status = run(&spec, &host);
+    let said = record(&status, "dns").detail.expect("a warning");
+    assert!(said.contains("its pods have not reported since their machines started"), "{said}");
+    change_dns(&host, |dns| dns.dark.clear());
+    host.boot();
+    assert_eq!(record(&run(&spec, &host), "dns").state, StepState::Unchanged);
+}

@@ -1,6 +1,6 @@
 //! CoreDNS's configuration, as far as an upstream goes.
 
-use std::net::IpAddr;
+use std::net::Ipv4Addr;
 
 /// kubeadm's own, of all supported versions (kubeadm's cmd/kubeadm/app/phases/addons/dns/manifests.go).
 const FORWARD: [&str; 3] = ["forward . /etc/resolv.conf {", "max_concurrent 1000", "}"];
@@ -15,17 +15,13 @@ pub fn without_upstream(corefile: &str) -> Option<String> {
 }
 
 /// Whether a resolv.conf(5) names a server that a pod can ask. A server on loopback is none: in a pod that address is the
-/// pod's own, so that CoreDNS would ask itself. A link-local IPv6 one is on the machine's link, which no pod has.
+/// pod's own, so that CoreDNS would ask itself. An IPv6 one, as a router announces it, is out of reach: pods have IPv4
+/// addresses alone.
 pub fn has_upstream(resolv_conf: &str) -> bool {
     let words = resolv_conf.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     words.into_iter().any(|words| match words[..] {
         ["nameserver", server, ..] => {
-            // An IPv6 address may have its link behind it.
-            let address = server.split('%').next().unwrap_or(server);
-            let of_the_link = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
-            address
-                .parse::<IpAddr>()
-                .is_ok_and(|ip| !ip.is_loopback() && !ip.is_unspecified() && !of_the_link(&ip))
+            server.parse::<Ipv4Addr>().is_ok_and(|ip| !ip.is_loopback() && !ip.is_unspecified())
         }
         _ => false,
     })
@@ -65,7 +61,7 @@ mod tests {
     #[test]
     fn an_upstream_is_a_server_that_a_pod_can_ask() {
         assert!(has_upstream("# by systemd-resolved\nnameserver 10.0.0.2\nsearch .\n"));
-        assert!(has_upstream("nameserver 127.0.0.1\nnameserver fd00::53\n"));
+        assert!(has_upstream("nameserver fd00::53\nnameserver 10.0.0.2\n"));
         assert!(has_upstream("nameserver fe80::1%eth0\nnameserver 10.0.0.2\n"));
         for none in [
             "",
@@ -74,6 +70,7 @@ mod tests {
             "nameserver ::1\n",
             "nameserver fe80::1%eth0\n",
             "nameserver 127.0.0.1\nnameserver fe80::1\n",
+            "nameserver fd00::53\nnameserver 2001:db8::1\n",
         ] {
             assert!(!has_upstream(none), "{none}");
         }

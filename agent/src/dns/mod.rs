@@ -62,10 +62,12 @@ impl Answers {
         Ok(Self { deployment, kubeadm, pods, slices, nodes })
     }
 
-    /// Pods that are not about to go.
+    /// Pods that are not about to go, nor have ended: one that a kubelet put out for want of disk stays as `Failed`, on its
+    /// Node, beside the one in its place.
     pub fn pods(&self) -> impl Iterator<Item = &Value> {
         let all = self.pods["items"].as_array().into_iter().flatten();
-        all.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+        let ended = |pod: &Value| pod["status"]["phase"] == "Failed" || pod["status"]["phase"] == "Succeeded";
+        all.filter(move |pod| pod["metadata"]["deletionTimestamp"].is_null() && !ended(pod))
     }
 
     pub fn ready_pods(&self) -> u64 {

@@ -210,6 +210,21 @@ mod tests {
         assert_eq!(stays(judged(&[a, pod("b", Some("cp2"), false)], &nodes)), "CoreDNS runs on cp1, cp2");
     }
 
+    /// A kubelet that puts a pod out for want of disk leaves it as Failed.
+    #[test]
+    fn a_pod_that_was_put_out_is_nowhere() {
+        let nodes = [node("cp1", "True", CONTROL_PLANE), node("cp2", "True", CONTROL_PLANE)];
+        let (a, b) = (pod("a", Some("cp1"), true), pod("b", Some("cp1"), true));
+        for place in ["cp1", "cp2"] {
+            let mut out = pod("c", Some(place), false);
+            out["status"]["phase"] = "Failed".into();
+            assert!(
+                matches!(judged(&[a.clone(), b.clone(), out], &nodes), Spread::Together { .. }),
+                "{place}"
+            );
+        }
+    }
+
     #[test]
     fn an_operators_own_placement_is_left_alone() {
         let nodes = [node("cp1", "True", CONTROL_PLANE), node("cp2", "True", CONTROL_PLANE)];

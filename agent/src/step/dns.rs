@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::ask::patiently;
-use super::ready::{boot_time, runs_since};
+use super::ready::{boot_time, lease_of, renewed_since_boot, runs_since};
 use super::{Context, Found};
 use crate::access::Access;
 use crate::dns::{self, Answers, COREFILE, Spread, has_upstream, spread, without_upstream};
@@ -201,8 +201,17 @@ fn evict(access: &Access<'_>, pod: &str, uid: &str) -> Result<(), KubeError> {
 fn available(cx: &Context<'_>, access: &Access<'_>, network_addon: bool) -> Attempt<Option<String>> {
     let boot = boot_time(cx.host);
     let name = cx.spec.name.as_str();
-    // After a power cut the API still says of this machine's pods what was true before.
-    let counts = |pod: &Value| pod["spec"]["nodeName"] != name || runs_since(pod, boot);
+    // After a power cut the API still says of all pods what was true before, and all machines may have lost theirs.
+    let is_there = |node: &str| {
+        access
+            .find(&lease_of(node))
+            .is_ok_and(|lease| lease.is_some_and(|lease| renewed_since_boot(cx.host, &lease)))
+    };
+    let counts = |pod: &Value| match pod["spec"]["nodeName"].as_str() {
+        Some(node) if node == name => runs_since(pod, boot),
+        Some(node) => is_there(node),
+        None => false,
+    };
     let why = match Answers::ask(|path| access.find(path)) {
         Ok(answers) => match answers.judge(counts) {
             dns::Dns::Available => return Attempt::Ready(None),

@@ -122,7 +122,8 @@ pub fn import(host: &dyn Host) -> Result<Vec<String>, StepError> {
         let path = PathBuf::from(ARCHIVES).join(&name).display().to_string();
         let before = stored(host)?;
         let base = base_name(host, &path);
-        let args = ["import"]
+        // Unpacked alone, as the bake leaves them: only ctr itself (--local) can leave the packed layers out.
+        let args = ["import", "--local", "--discard-unpacked-layers"]
             .into_iter()
             .chain(base.iter().flat_map(|base| ["--base-name", base]))
             .chain([path.as_str()]);

@@ -2,13 +2,18 @@
 
 use std::path::Path;
 
-use crate::host::{Command, Host, read_text};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::host::{Command, Host, date, read_text};
 
 /// Where the kubelet has the runtime write what containers print: NAMESPACE_POD_UID/CONTAINER/ATTEMPT.log, with an attempt
 /// for each start of the container.
 const LOGS: &str = "/var/log/pods";
 /// In the order in which one is another's reason.
 const COMPONENTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+/// In seconds. The kubelet starts what ends again and again at least every five minutes.
+const LATELY: i64 = 600;
 /// A line of a log may be a whole object of the API.
 const MOST_CHARACTERS: usize = 400;
 
@@ -18,7 +23,8 @@ pub fn of_unit(host: &dyn Host, unit: &str) -> String {
     journal.map(|o| format!("\n{}", o.stdout.trim())).unwrap_or_default()
 }
 
-/// For an error's text: the first component that was started anew, and its last error before that. Empty if none was.
+/// For an error's text: the first component that was started anew of late, and its last error before that. Empty if none was:
+/// what ended hours ago and has run since is not the cause of anything now.
 pub fn of_control_plane(host: &dyn Host) -> String {
     let said = |component| {
         last_error(host, component).map(|line| format!("; {component} ended, and said last: {line}"))
@@ -38,9 +44,23 @@ fn last_error(host: &dyn Host, component: &str) -> Option<String> {
     // The newest one may run. The kubelet keeps one that ended: while it waits before the next start, that is the newest.
     let log_of = |attempt: u32| read_text(host, folder.join(format!("{attempt}.log")));
     let log = log_of(attempt.checked_sub(1)?).or_else(|| log_of(attempt))?;
+    if log.lines().last().and_then(written).is_some_and(|at| (date(host) - at).whole_seconds() > LATELY) {
+        return None;
+    }
     let lines: Vec<String> = log.lines().map(text).filter(|line| !line.trim().is_empty()).collect();
     let line = lines.iter().rfind(|line| is_error(line)).or(lines.last())?;
     Some(line.trim().chars().take(MOST_CHARACTERS).collect())
+}
+
+/// When the runtime wrote a line: the first word (CRI), or the object's `time` (docker).
+fn written(line: &str) -> Option<OffsetDateTime> {
+    #[derive(serde::Deserialize)]
+    struct Docker {
+        time: String,
+    }
+    let docker = serde_json::from_str::<Docker>(line).ok();
+    let time = docker.as_ref().map_or_else(|| line.split(' ').next(), |docker| Some(docker.time.as_str()));
+    OffsetDateTime::parse(time?, &Rfc3339).ok()
 }
 
 fn attempt(name: &str) -> Option<u32> {
@@ -73,11 +93,19 @@ fn is_error(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::host::fake::Fake;
 
+    fn set_clock(host: &Fake, date: &str, later: i64) {
+        let seconds = OffsetDateTime::parse(date, &Rfc3339).expect("a date").unix_timestamp() + later;
+        host.wrong_clock.set(Some((u64::try_from(seconds).expect("after 1970"), Duration::MAX)));
+    }
+
     fn host(logs: &[(&str, &str)]) -> Fake {
         let host = Fake::new();
+        set_clock(&host, "2026-11-26T16:02:03Z", 0);
         for (path, text) in logs {
             host.put(&format!("/var/log/pods/kube-system_{path}"), text);
         }
@@ -111,6 +139,22 @@ mod tests {
             ("kube-apiserver-cp1_2a/kube-apiserver/1.log", ""),
         ]));
         assert_eq!(said, "; etcd ended, and said last: {\"level\":\"fatal\",\"msg\":\"no space\"}");
+    }
+
+    #[test]
+    fn what_ended_long_ago_and_runs_again_is_no_cause() {
+        let (day, ended) = ("2026-11-26T16:01:02.003456789Z", "E1126 16:01:02.003 no etcd");
+        let docker = format!("{{\"log\":\"{ended}\\n\",\"stream\":\"stderr\",\"time\":\"{day}\"}}\n");
+        for log in [format!("{day} stderr F {ended}\n"), docker] {
+            let host = host(&[
+                ("kube-scheduler-cp1_2a/kube-scheduler/0.log", &log),
+                ("kube-scheduler-cp1_2a/kube-scheduler/1.log", ""),
+            ]);
+            for (later, told) in [(0, true), (400, true), (4000, false)] {
+                set_clock(&host, day, later);
+                assert_eq!(!of_control_plane(&host).is_empty(), told, "{later} s later: {log}");
+            }
+        }
     }
 
     #[test]

@@ -109,7 +109,7 @@ fn node_state(
         Err(error) => return Attempt::NotYet(unready(&error)),
     };
     // After a power cut the Node still says what it said before it; the lease is the kubelet's heartbeat.
-    match get(&format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}")) {
+    match get(&lease_of(name.as_str())) {
         Ok(lease) if renewed_since_boot(host, &lease) => {}
         Ok(_) => return Attempt::NotYet("the kubelet has not reported since this machine started".into()),
         Err(error) => return Attempt::NotYet(unready(&error)),
@@ -197,8 +197,13 @@ fn not_ready_message(node: &Value) -> String {
     if all.is_empty() { "it has no Ready condition yet".into() } else { all.join("; ") }
 }
 
-/// Compares two readings of this machine's own clock: the kubelet here wrote the lease.
-fn renewed_since_boot(host: &dyn Host, lease: &Value) -> bool {
+/// The path of a Node's Lease, which its kubelet renews every ten seconds.
+pub(super) fn lease_of(node: &str) -> String {
+    format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{node}")
+}
+
+/// Compares two readings of this machine's own clock where the kubelet here wrote the lease; another machine's is a little off.
+pub(super) fn renewed_since_boot(host: &dyn Host, lease: &Value) -> bool {
     is_since(&lease["spec"]["renewTime"], boot_time(host))
 }
 

@@ -219,7 +219,10 @@ impl Fake {
                 if is_there { Ok("{}".into()) } else { Err(status(if name.is_some() { 409 } else { 404 })) }
             }
             path if path.contains("/kube-node-lease/") => {
-                Ok(r#"{"spec":{"renewTime":"2030-01-01T00:00:00.000000Z"}}"#.into())
+                let node = path.rsplit('/').next().unwrap_or_default();
+                let dark = self.cluster.borrow().dns.as_ref().is_some_and(|dns| dns.dark.contains(node));
+                let year = if dark { 1970 } else { 2030 };
+                Ok(format!(r#"{{"spec":{{"renewTime":"{year}-01-01T00:00:00.000000Z"}}}}"#))
             }
             path if path.contains("kindling-endpoints") || path.ends_with("/kube-public/configmaps") => {
                 self.publish(request).ok_or_else(|| status(404))

@@ -29,6 +29,8 @@ pub struct FakeDns {
     pub made: usize,
     /// Of the ConfigMap.
     pub version: u64,
+    /// Nodes without power, of whose pods the API says what was true before.
+    pub dark: BTreeSet<String>,
     /// How often the Service leads to no pod yet when somebody asks.
     pub unled: u32,
 }
@@ -65,6 +67,7 @@ impl FakeDns {
             has_budget: false,
             made: 2,
             version: 1,
+            dark: BTreeSet::new(),
             unled: 0,
         }
     }
