@@ -91,10 +91,12 @@ run_tool() {
 publish() {
     local new=$OUT/new
     [[ -d $new ]] || return 0
+    # Of the disk before this one: another root, or a kernel with another signature.
+    rm -rf "$OUT/update"
     if [[ -d $new/tree ]]; then
         rm -rf "$OUT/old"
         [[ ! -d $OUT/tree ]] || mv "$OUT/tree" "$OUT/old"
-        rm -rf "$OUT"/{kindling.raw,kindling.qcow2,kindling.efi,kindling.roothash,update,SHA256SUMS,sbom.spdx.json,provenance.json,.tree,.disk}
+        rm -rf "$OUT"/{kindling.raw,kindling.qcow2,kindling.efi,kindling.roothash,SHA256SUMS,sbom.spdx.json,provenance.json,.tree,.disk}
     fi
     find "$new" -mindepth 1 -maxdepth 1 ! -name .tree ! -name .disk -exec mv -f -t "$OUT" {} +
     describe
@@ -115,17 +117,21 @@ checksums() {
 
 # The image's contents (sbom.spdx.json) and its inputs (provenance.json).
 describe() {
-    local folder inputs=(image agent Cargo.toml Cargo.lock)
+    local folder file inputs=(image agent Cargo.toml Cargo.lock)
     local options=("epoch=$EPOCH" "distro=$DISTRO" "kubernetes=v${KUBERNETES_VERSION#v}" "lock=$ROOT/Cargo.lock"
         "key=DISTRO=$DISTRO" "key=KUBERNETES=$KUBERNETES" "key=KUBERNETES_VERSION=$KUBERNETES_VERSION"
         "material=agent=$AGENT" "material=image=$IMAGE" "material=packages=$OUT/manifest.json" "material=mkosi-tools=$TOOLS/var/lib/dpkg/status"
         "revision=$(git -c safe.directory="$ROOT" -C "$ROOT" log -1 --format=%H -- "${inputs[@]}" 2>/dev/null || true)")
     if [[ $KUBERNETES == dir ]]; then
-        for folder in bin cni addons images debs; do options+=("material=kubernetes/$folder=$KUBERNETES_DIR/$folder"); done
+        for folder in bin cni addons; do options+=("material=kubernetes/$folder=$KUBERNETES_DIR/$folder"); done
     fi
     [[ -z $CRI_DOCKERD_PROGRAM ]] || options+=("material=cri-dockerd=$CRI_DOCKERD_PROGRAM")
     [[ ! -e $OUT/tree/usr/bin/cri-dockerd ]] || options+=("cri-dockerd=$(cri_dockerd_version "$OUT/tree")")
     [[ -z ${SECURE_BOOT_CERTIFICATE-} ]] || options+=("material=secure-boot-certificate=$SECURE_BOOT_CERTIFICATE")
+    [[ -z ${EXTRA_CA-} ]] || options+=("material=extra-ca=$EXTRA_CA")
+    [[ -z ${SSH_KEY-} ]] || options+=("material=ssh-key=$SSH_KEY")
+    for file in "${DEBS[@]}"; do options+=("material=package/${file##*/}=$file"); done
+    for file in "${IMAGE_ARCHIVES[@]}"; do options+=("material=images/${file##*/}=$file"); done
     "$IMAGE/steps/describe" "$OUT" "${options[@]}"
 }
 

@@ -4,19 +4,23 @@
 check_images() {
     local word name='[^=/:]+(:[0-9]+)?(/[^=/:]+)*'
     IMAGE_ARCHIVES=() IMAGES_OF_KUBEADM='' IMAGE_REPOSITORY=${IMAGE_REPOSITORY-}
+    # A folder brings its own; what comes from an archive of packages is complete only with these.
+    [[ $KUBERNETES == dir ]] || IMAGES=${IMAGES:-kubeadm}
     for word in ${IMAGES-}; do
-        if [[ $word == kubeadm ]]; then
+        if [[ $word == none ]]; then
+            [[ $IMAGES == none ]] || die "IMAGES=: none stands alone, or is left out"
+        elif [[ $word == kubeadm ]]; then
             IMAGES_OF_KUBEADM=yes
         elif [[ -d $word ]]; then
             add_archives "$(realpath "$word")" || die "IMAGES=: the folder \"$word\" holds no archive of images (.tar, not compressed)"
         elif [[ -s $word && $word == *.tar ]]; then
             IMAGE_ARCHIVES+=("$(realpath "$word")")
         else
-            die "IMAGES=: \"$word\" is neither an archive of images (.tar), nor a folder of such, nor the word kubeadm"
+            die "IMAGES=: \"$word\" is neither an archive of images (.tar), nor a folder of such, nor the word kubeadm or none"
         fi
     done
     if [[ $KUBERNETES == dir && -d $KUBERNETES_DIR/images ]]; then
-        add_archives "$KUBERNETES_DIR/images" || die "$KUBERNETES_DIR/images holds no archive of images (.tar, not compressed)"
+        add_archives "$(realpath "$KUBERNETES_DIR/images")" || die "$KUBERNETES_DIR/images holds no archive of images (.tar, not compressed)"
     fi
     for word in ${IMAGE_MIRRORS-}; do
         [[ $word =~ ^$name=$name$ ]] ||
@@ -53,16 +57,23 @@ image_source() { # NAME
     printf '%s\n' "$1"
 }
 
-# Those that this version of kubeadm wants and those that the add-ons name, each an archive in the cache. What an archive
-# holds that was given is not fetched.
-fetch_images() {
-    [[ -n $IMAGES_OF_KUBEADM ]] || return 0
-    local image wanted named held kubeadm=(chroot "$BASE/tree" kubeadm) manifests
+# The images that this version of kubeadm wants, under the names that it calls them by.
+wanted_images() {
+    local wanted kubeadm=(chroot "$BASE/tree" kubeadm)
     [[ $KUBERNETES == apt ]] || kubeadm=("$KUBERNETES_DIR/bin/kubeadm")
     if ! wanted=$("${kubeadm[@]}" config images list --kubernetes-version "v${KUBERNETES_VERSION#v}" \
         ${IMAGE_REPOSITORY:+--image-repository "$IMAGE_REPOSITORY"} 2>"$CACHE/kubeadm.log") || [[ -z $wanted ]]; then
         die "kubeadm does not name its images: $(tail -n 5 "$CACHE/kubeadm.log")"
     fi
+    printf '%s\n' "$wanted"
+}
+
+# Those that this version of kubeadm wants and those that the add-ons name, each an archive in the cache. What an archive
+# holds that was given is not fetched.
+fetch_images() {
+    [[ -n $IMAGES_OF_KUBEADM ]] || return 0
+    local image wanted named held manifests
+    wanted=$(wanted_images)
     mapfile -t manifests < <(addon_manifests)
     named=$("$IMAGE/steps/image-names" "${IMAGE_REPOSITORY:-registry.k8s.io}" "${manifests[@]}")
     held=$("$IMAGE/steps/image-names" - "${IMAGE_ARCHIVES[@]}")
@@ -76,6 +87,7 @@ fetch_images() {
         fi
         fetch_image "$image"
     done < <(printf '%s\n' "$wanted" "$named" | awk '!seen[$0]++')
+    find "$CACHE/images" -maxdepth 1 -name '*.tar' -atime +30 -delete
 }
 
 fetch_image() { # NAME
@@ -91,8 +103,10 @@ fetch_image() { # NAME
         run_tool skopeo --insecure-policy --command-timeout 30m copy --quiet --retry-times 3 "${options[@]}" ${EXTRA_CA:+--src-cert-dir "$CACHE/images/certs"} \
             "docker://$from" "oci-archive:$archive.new:$1" ||
             die "cannot fetch $from. IMAGE_REPOSITORY= names another registry for kubeadm's images, IMAGE_MIRRORS= one for others
-(such as ghcr.io=harbor.example.org/ghcr), IMAGES= an archive that holds $1, PROXY= the way there"
+(such as ghcr.io=harbor.example.org/ghcr), IMAGES= an archive that holds $1, PROXY= the way there; IMAGES=none leaves all of them out, and nodes pull them as they come up"
         mv "$archive.new" "$archive"
     fi
+    # Its last use, by which those go that no bake wants any more; its own time is left, by which a digest is known.
+    touch -a "$archive"
     IMAGE_ARCHIVES+=("$archive")
 }

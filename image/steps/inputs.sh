@@ -18,12 +18,16 @@ check_options() {
             [[ -n ${KUBERNETES_DIR-} ]] || die "KUBERNETES=dir needs KUBERNETES_DIR=, a folder with VERSION and bin/"
             [[ -s $KUBERNETES_DIR/VERSION && -d $KUBERNETES_DIR/bin ]] || die "$KUBERNETES_DIR has no VERSION or no bin/"
             KUBERNETES_DIR=$(realpath "$KUBERNETES_DIR")
+            local asked=${KUBERNETES_VERSION-}
             KUBERNETES_VERSION=$(<"$KUBERNETES_DIR/VERSION")
+            [[ -z $asked || v${asked#v} == "$KUBERNETES_VERSION" ]] ||
+                die "KUBERNETES_VERSION=$asked, but $KUBERNETES_DIR is $KUBERNETES_VERSION: leave KUBERNETES_VERSION= out, or name another folder"
             [[ $KUBERNETES_VERSION =~ ^v1\.([0-9]+)\.[0-9]+$ ]] ||
                 die "$KUBERNETES_DIR/VERSION says \"$KUBERNETES_VERSION\": not a version such as v1.36.3"
             ((BASH_REMATCH[1] >= 32)) || die "$KUBERNETES_DIR is Kubernetes $KUBERNETES_VERSION: older than 1.32"
             ;;
         apt)
+            [[ -z ${KUBERNETES_DIR-} ]] || die "KUBERNETES_DIR=$KUBERNETES_DIR is taken with KUBERNETES=dir alone, and this bake is KUBERNETES=apt"
             [[ ${KUBERNETES_VERSION-} =~ ^v?1\.([0-9]+)\.[0-9]+$ ]] ||
                 die "KUBERNETES=apt needs KUBERNETES_VERSION=, such as 1.36.3"
             ((BASH_REMATCH[1] >= 32)) || die "KUBERNETES_VERSION=$KUBERNETES_VERSION: older than 1.32"
@@ -47,7 +51,10 @@ check_baking() {
     for program in "$AGENT" ${KUBERNETES_DIR:+"$KUBERNETES_DIR/bin/kubelet"}; do
         of_architecture "$program" || die "$program is not of ARCHITECTURE=$ARCHITECTURE"
     done
-    # Users of the node's own ids own files in the tree, and containerd's snapshots need real mounts.
+}
+
+# Users of the node's own ids own files in the tree, and containerd's snapshots need real mounts.
+check_root() {
     [[ $EUID == 0 ]] || die "root is needed: the tree's files belong to several users, and filling containerd's
 store mounts overlays. The same as root:
   $(again)"
@@ -67,22 +74,26 @@ of_architecture() { # PROGRAM
 }
 
 # Digest of files and folders: names, modes and contents. Contents are read again only if a name, size or time
-# changed, because archives of images are large.
-digest() {
-    local list=() path seen known
+# changed, because archives of images are large. Links are what they are, or, with -L, what they lead to: an operator's folder
+# may be made of links, and what is installed follows them.
+digest() { # [-L] PATH...
+    local list=() path seen known sum links=-P
+    if [[ ${1-} == -L ]]; then links=$1 && shift; fi
     for path in "$@"; do [[ ! -e $path ]] || list+=("$path"); done
     ((${#list[@]})) || { echo none; return; }
-    seen=$(find "${list[@]}" -printf '%p %m %s %T@ %l\n' | LC_ALL=C sort | sha256sum | cut -c1-32)
+    seen=$({ echo "$links" && find "$links" "${list[@]}" -printf '%p %m %s %T@ %l\n' | LC_ALL=C sort; } | sha256sum | cut -c1-32)
     known=$CACHE/digests/$seen
-    if [[ ! -s $known ]]; then
-        mkdir -p "${known%/*}"
-        for path in "${list[@]}"; do
-            (cd "${path%/*}" && find "${path##*/}" \( -type f -o -type l \) -printf '%p %m %l\n' | LC_ALL=C sort &&
-                find "${path##*/}" -type f -print0 | LC_ALL=C sort -z | xargs -0r sha256sum)
-        done | sha256sum | cut -c1-16 >"$known.new"
+    [[ ! -s $known ]] || { cat "$known"; return; }
+    sum=$(for path in "${list[@]}"; do
+        (cd "${path%/*}" && find "$links" "${path##*/}" \( -type f -o -type l \) -printf '%p %m %l\n' | LC_ALL=C sort &&
+            find "$links" "${path##*/}" -type f -print0 | LC_ALL=C sort -z | xargs -0r sha256sum)
+    done | sha256sum | cut -c1-16)
+    # Whoever only asks whether there is anything to do need not be root, whose cache it is.
+    if mkdir -p "${known%/*}" 2>/dev/null && [[ -w ${known%/*} ]]; then
+        printf '%s\n' "$sum" >"$known.new"
         mv "$known.new" "$known"
     fi
-    cat "$known"
+    printf '%s\n' "$sum"
 }
 
 # When the newest of some inputs was committed: the time that files of the image bear, and the part of its version that
@@ -98,11 +109,11 @@ combine() { printf '%s\n' "$@" | sha256sum | cut -c1-16; }
 # One key a step: its own files, its options and the keys of the steps before it. Mirrors are in none of them.
 keys() {
     local debs kubernetes=none images manifests=()
-    debs=$(digest "${DEBS[@]}")
-    [[ $KUBERNETES != dir ]] || kubernetes=$(digest "$KUBERNETES_DIR"/{VERSION,bin,addons,cni})
+    debs=$(digest -L "${DEBS[@]}")
+    [[ $KUBERNETES != dir ]] || kubernetes=$(digest -L "$KUBERNETES_DIR"/{VERSION,bin,addons,cni})
     [[ -z $IMAGES_OF_KUBEADM ]] || mapfile -t manifests < <(addon_manifests)
-    images=$(combine "$(digest "${IMAGE_ARCHIVES[@]}")" "${IMAGES_OF_KUBEADM:+$KUBERNETES_VERSION $IMAGE_REPOSITORY}" \
-        "$(digest "${manifests[@]}")" "$ARCHITECTURE")
+    images=$(combine "$(digest -L "${IMAGE_ARCHIVES[@]}")" "${IMAGES_OF_KUBEADM:+$KUBERNETES_VERSION $IMAGE_REPOSITORY}" \
+        "$(digest -L "${manifests[@]}")" "$ARCHITECTURE")
     local common
     common=$(digest "$IMAGE/release" "$IMAGE/tools" "$IMAGE/steps/base.sh")
     # Those of a step that is kept must not follow commits that have nothing to do with it.
@@ -115,7 +126,7 @@ keys() {
     KEY_INITRD=$(combine "$EPOCH_INITRD" "$KIND" "$common" "$(digest "$IMAGE/initrd")")
     KEY_IMAGES=$(combine "$images" "$(digest "$IMAGE"/steps/{store.sh,images.sh,image-names,fill-store,settle-store})")
     KEY_TREE=$(combine "$EPOCH" "$KEY_BASE" "$KEY_IMAGES" "$kubernetes" "$(digest "$AGENT")" "$(cri_dockerd_key)" \
-        "$(digest ${EXTRA_CA:+"$EXTRA_CA"} ${SSH_KEY:+"$SSH_KEY"})" \
+        "$(digest -L ${EXTRA_CA:+"$EXTRA_CA"} ${SSH_KEY:+"$SSH_KEY"})" \
         "$(digest "$IMAGE"/steps/{tree.sh,extras.sh,cri-dockerd.sh,settle-times})")
     KEY_DISK=$(combine "$KEY_TREE" "$KEY_INITRD" "$(digest ${SECURE_BOOT_CERTIFICATE:+"$(realpath "$SECURE_BOOT_CERTIFICATE")"})" "$(digest "$IMAGE/disk" "$IMAGE/steps/disk.sh")")
     # Versions are compared by the boot loader and by systemd-sysupdate: Kubernetes first, then time. With `kindling_` it is a

@@ -113,11 +113,13 @@ class Machines:
 
     # What the cluster shows.
 
-    def kubectl(self, *arguments, server=None):
+    def client(self, server=None):
         # Nobody resolves the endpoint's name on the bridge.
-        command = [self.kubectl_path, "--kubeconfig", self.folder / "seeds/admin.conf", "--request-timeout=10s",
-                   "--server", f"https://{server or self.endpoint}", "--tls-server-name", "kubernetes"]
-        return self.on_the_bridge(*command, *arguments, timeout=30)
+        return [self.kubectl_path, "--kubeconfig", self.folder / "seeds/admin.conf", "--server",
+                f"https://{server or self.endpoint}", "--tls-server-name", "kubernetes"]
+
+    def kubectl(self, *arguments, server=None):
+        return self.on_the_bridge(*self.client(server), "--request-timeout=10s", *arguments, timeout=30)
 
     def wrong(self):
         """What is not as it should be, in a line; None if all is well."""
@@ -164,8 +166,9 @@ class Machines:
         changed = [step["id"] for step in status["steps"] if step["state"] != "unchanged"]
         return [status["state"]] * (status["state"] != "done") + changed
 
-    def no_name(self):
-        """Where the Service of workload.yaml does not lead to another node's pod; None if it does everywhere."""
+    def no_way(self):
+        """Where the Service of workload.yaml does not lead to another node's pod, or its kubelet streams nothing; None if all
+        is well everywhere."""
         self.kubectl("apply", "-f", "tests/lib/workload.yaml")
         pods = dict(line.split() for line in self.kubectl(
             "get", "pods", "-l", "app=web", "--field-selector", "status.phase=Running", "-o",
@@ -177,6 +180,7 @@ class Machines:
                                    "for n in 1 2 3 4 5; do timeout 5 wget -qO- http://web/; done").split()
             if not set(answers) & (set(self.kubernetes) - {name}):
                 return f"from {name} the name web leads to: {answers}"
+            self.on_the_bridge("tests/lib/streams", 1, name, pod, *self.client(), timeout=60)
         return None
 
     def wait(self, seconds, look=None):

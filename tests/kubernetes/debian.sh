@@ -3,11 +3,13 @@
 # host is changed, and root is not needed. Read by build and by ../vsphere/build, which provide
 # `say` and `die`.
 
+# Another machine's, for the tests.
+host_etc=${HOST_ETC:-/etc}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 # With MIRROR=, whatever the host is: Debian 13.
 suite=trixie
 # shellcheck source=/dev/null
-[ -n "${MIRROR:-}" ] || suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+[ -n "${MIRROR:-}" ] || suite=$(. "$host_etc/os-release" && echo "${VERSION_CODENAME:-}")
 
 # shellcheck source-path=SCRIPTDIR source=../lib/packages.sh
 . "${BASH_SOURCE[0]%/*}/../lib/packages.sh"
@@ -35,20 +37,29 @@ debian_sources() {
 		printf '%s [signed-by='"$keyring"'] '"$MIRROR $suite"' main\n' deb deb-src >"$1/mirror.list"
 		return
 	fi
-	# The host's own sources of the suite, in both of apt's formats, with their options and keys.
-	local file
-	for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
+	# The host's own sources of the suite, in both of apt's formats, with their options and keys. Another release of Debian lies
+	# beside the host's own, under the same key.
+	local file own=$suite
+	# shellcheck source=/dev/null
+	[ "$(. "$host_etc/os-release" && echo "$ID")" != debian ] || own=$(. "$host_etc/os-release" && echo "$VERSION_CODENAME")
+	for file in "$host_etc"/apt/sources.list "$host_etc"/apt/sources.list.d/*.list; do
 		[ -e "$file" ] || continue
-		sed -nE '/^deb(-src)?[[:space:]](.*[[:space:]])?'"$suite"'[[:space:]](.*[[:space:]])?main([[:space:]]|$)/{s/^deb(-src)?/deb/p;s/^deb/deb-src/p}' \
-			"$file" | sort -u >"$1/$(basename "$file" .list).list"
+		sed -nE '/^deb(-src)?[[:space:]](.*[[:space:]])?'"$own"'[[:space:]](.*[[:space:]])?main([[:space:]]|$)/{s/^deb(-src)?/deb/p;s/^deb/deb-src/p}' \
+			"$file" | sed -E 's/[[:space:]]'"$own"'[[:space:]]/ '"$suite"' /' | sort -u >"$1/$(basename "$file" .list).list"
 	done
-	for file in /etc/apt/sources.list.d/*.sources; do
+	for file in "$host_etc"/apt/sources.list.d/*.sources; do
 		[ -e "$file" ] || continue
-		sed '/^#/d' "$file" | awk -v suite="$suite" '
+		sed '/^#/d' "$file" | awk -v own="$own" -v suite="$suite" '
 			BEGIN { RS = ""; ORS = "\n\n" }
-			$0 ~ "(^|\n)Suites:([^\n]*[ \t])?" suite "([ \t\n]|$)" &&
+			$0 ~ "(^|\n)Suites:([^\n]*[ \t])?" own "([ \t\n]|$)" &&
 			/(^|\n)Components:([^\n]*[ \t])?main([ \t\n]|$)/ &&
-			!/(^|\n)Enabled:[ \t]*(no|false)/ { sub(/Types:[^\n]*/, "Types: deb deb-src"); print }
+			!/(^|\n)Enabled:[ \t]*(no|false)/ {
+				sub(/Types:[^\n]*/, "Types: deb deb-src")
+				match($0, /Suites:[^\n]*/)
+				suites = substr($0, RSTART, RLENGTH)
+				gsub(own, suite, suites)
+				print substr($0, 1, RSTART - 1) suites substr($0, RSTART + RLENGTH)
+			}
 		' >"$1/$(basename "$file")"
 	done
 	find "$1" -type f -empty -delete

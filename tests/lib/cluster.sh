@@ -111,20 +111,9 @@ show_names() {
 
 # What goes through the kubelet of each of these nodes: logs, attach and port-forward; exec is above.
 kubelets_stream() {
-    local node pod forward line
+    local node
     for node in "$@"; do
-        pod=$(web_pod "$node")
-        kubectl logs --tail=1 "$pod" | grep -qx "$node is here" || { echo "$node: no logs" && return 1; }
-        # It ends with its deadline, never by itself.
-        grep -qx "$node is here" < <(timeout $((8 * slow)) "$bin/kubectl" --kubeconfig "$work/state/admin.conf" attach "$pod" 2>&1) ||
-            { echo "$node: no attach" && return 1; }
-        coproc forward { exec timeout $((15 * slow)) "$bin/kubectl" --kubeconfig "$work/state/admin.conf" port-forward "$pod" :80 2>&1; }
-        # shellcheck disable=SC2154  # coproc sets it
-        read -r -t $((10 * slow)) line <&"${forward[0]}" || line=
-        line=${line#*127.0.0.1:}
-        [[ $(curl -sS --max-time $((5 * slow)) "http://127.0.0.1:${line%% *}/") == "$node" ]] || { echo "$node: no port-forward: $line" && return 1; }
-        # It may have ended by itself, and has no number then.
-        [[ -z ${forward_PID-} ]] || { kill "$forward_PID" && wait "$forward_PID"; } 2>/dev/null || true
+        tests/lib/streams "$slow" "$node" "$(web_pod "$node")" "$bin/kubectl" --kubeconfig "$work/state/admin.conf" || return 1
     done
 }
 

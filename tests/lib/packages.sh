@@ -43,5 +43,5 @@ choose_source() {
     local made
     made=$(tests/kubernetes/build) || return 1
     export KUBERNETES_SOURCE=module
-    [[ $made != *-release-* ]] || KUBERNETES_SOURCE=release
+    [[ ${made##*/} != *-release-* ]] || KUBERNETES_SOURCE=release
 }
