@@ -6,6 +6,7 @@ use kindling::apply::apply;
 use kindling::banner;
 use kindling::facts::Facts;
 use kindling::host::fake::Fake;
+use kindling::host::{Command, Host};
 use kindling::image::Image;
 use kindling::plan::plan;
 use kindling::role::NodeSpec;
@@ -58,4 +59,34 @@ fn the_login_banner_names_the_node_its_image_its_state_and_where_to_look() {
     banner::ended(&host, &status);
     assert!(shown().contains("Kindling: w1 (worker): FAILED in join: the API at"), "{}", shown());
     assert!(shown().contains("  remedy: ") && shown().contains("image 1.37.2-old\n"), "{}", shown());
+}
+
+/// What an operator lays into /var/lib/kindling/images: nobody waits for its import, and none that fails stops a node.
+#[test]
+fn archives_that_come_later_are_imported_beside_all_else() {
+    const UNIT: &str = "kindling-import.service";
+    let (spec, host) = (spec("w1"), machine("w1"));
+    host.cluster_is_up.set(true);
+    let images = |status: &Status| {
+        assert_eq!(status.state, State::Done, "{:?}", status.failure);
+        let step = status.steps.iter().find(|step| step.id == "images").expect("the step is there");
+        (step.state, step.detail.clone().unwrap_or_default())
+    };
+    let again = || images(&run(&spec, &host, "1.37.2-old", None));
+    again();
+    host.put("/var/lib/kindling/images/later.tar", "");
+    let background = "later.tar imported in the background".to_owned();
+    assert_eq!(again(), (StepState::Done, background.clone()));
+    assert_eq!(again(), (StepState::Unchanged, background.clone()));
+    host.run(&Command::new("systemctl", ["stop", UNIT])).expect("it ends");
+    let (state, said) = again();
+    assert_eq!(state, StepState::Unchanged);
+    assert!(said.starts_with("warning: later.tar not imported: `journalctl -u"), "{said}");
+    // Another one, and another boot.
+    host.put("/var/lib/kindling/images/more.tar", "");
+    assert_eq!(again().0, StepState::Done);
+    host.boot();
+    assert_eq!(again(), (StepState::Done, "later.tar, more.tar imported in the background".into()));
+    host.put("/var/lib/kindling/images.imported", "later.tar\nmore.tar\n");
+    assert_eq!(again(), (StepState::Unchanged, String::new()));
 }

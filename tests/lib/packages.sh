@@ -25,9 +25,19 @@ need_packages() {
 need_driver() {
     case $1 in
         qemu) image/qemu-packages >&2 ;;
-        machines) need_packages systemd-nspawn:systemd-container ip:iproute2 ;;
+        machines) need_packages systemd-nspawn:systemd-container ip:iproute2 && need_inotify ;;
         *) echo "need_driver: $1 is none: qemu or machines" >&2 && return 1 ;;
     esac
+}
+
+# Machines share the kernel's inotify instances with all that is root's, and the usual 128 are too few for a cluster of six.
+need_inotify() {
+    local limit=/proc/sys/fs/inotify/max_user_instances
+    (($(<"$limit") >= 1024)) || ! [[ -w $limit ]] || {
+        echo "raising fs.inotify.max_user_instances to 1024, until the next boot: each machine needs some twenty" >&2
+        # Where the host is itself a container, kindling says what is wrong.
+        echo 1024 2>/dev/null >"$limit" || true
+    }
 }
 
 # One at a time: tests run beside one another. The lock ends with the parentheses: what comes after may take hours.

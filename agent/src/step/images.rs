@@ -13,6 +13,9 @@ pub const PRELOADED: &str = "/usr/share/kindling/images.json";
 pub const ARCHIVES: &str = "/var/lib/kindling/images";
 /// Names of archives that were imported, one a line.
 const IMPORTED: &str = "/var/lib/kindling/images.imported";
+/// Names of archives whose import was begun since the machine started, one a line.
+const BEGUN: &str = "/run/kindling/images.begun";
+const IMPORT: &str = "kindling-import.service";
 
 /// The label that makes containerd's CRI plugin report an image as pinned
 /// (<https://kubernetes.io/docs/concepts/architecture/garbage-collection/#container-image-lifecycle>).
@@ -59,11 +62,28 @@ fn new_archives(host: &dyn Host) -> Result<Vec<String>, StepError> {
     Ok(names.into_iter().filter(|n| n.ends_with(".tar") && !imported.lines().any(|l| l == n)).collect())
 }
 
+fn is_importing(host: &dyn Host) -> bool {
+    host.run(&Command::query("systemctl", ["is-active", "--quiet", IMPORT])).is_ok()
+}
+
 pub fn look(cx: &mut Context<'_>) -> Result<Found, StepError> {
     let (unpinned, missing) = unpinned(cx.host)?;
     let archives = new_archives(cx.host)?;
-    if !unpinned.is_empty() || !archives.is_empty() {
-        return Ok(Found::Differs(unpinned.into_iter().chain(archives).collect::<Vec<_>>().join(", ")));
+    let begun = read_text(cx.host, BEGUN).unwrap_or_default();
+    let new: Vec<String> =
+        archives.iter().filter(|name| !begun.lines().any(|line| line == *name)).cloned().collect();
+    if !unpinned.is_empty() || !new.is_empty() {
+        return Ok(Found::Differs(unpinned.into_iter().chain(new).collect::<Vec<_>>().join(", ")));
+    }
+    if !archives.is_empty() {
+        let archives = archives.join(", ");
+        return Ok(Found::Matches(Some(if is_importing(cx.host) {
+            format!("{archives} imported in the background")
+        } else {
+            format!(
+                "warning: {archives} not imported: `journalctl -u {IMPORT}` says why; the next boot tries again"
+            )
+        })));
     }
     // They can still be pulled where a registry can be reached; kubeadm says so if not.
     let remark = (!missing.is_empty())
@@ -80,16 +100,17 @@ pub fn act(cx: &mut Context<'_>) -> Result<Option<String>, StepError> {
     if archives.is_empty() {
         return Ok(None);
     }
-    // An import that an earlier run began goes on by itself.
-    let running = cx
-        .host
-        .run(&Command::query("systemctl", ["is-active", "--quiet", "kindling-import.service"]))
-        .is_ok();
-    if !running {
+    // Before it begins: an archive that cannot be imported keeps no machine from being a node.
+    let begun = archives.iter().map(|name| format!("{name}\n")).collect::<String>();
+    cx.host
+        .write(Path::new(BEGUN), begun.as_bytes(), 0o644)
+        .map_err(|e| StepError::file("write", Path::new(BEGUN), &e))?;
+    // An import that an earlier run began goes on by itself, and takes what is new.
+    if !is_importing(cx.host) {
         cx.host.run(&Command::new(
             "systemd-run",
             [
-                "--unit=kindling-import",
+                &format!("--unit={IMPORT}"),
                 "--collect",
                 "--quiet",
                 "--property=Nice=10",
@@ -115,28 +136,53 @@ fn base_name(host: &dyn Host, path: &str) -> Option<String> {
     name.contains('/').then(|| name.to_owned())
 }
 
-/// Imports what is new in [`ARCHIVES`]; run by the background unit.
+/// Imports what is new in [`ARCHIVES`], also what comes meanwhile; run by the background unit. One that cannot be imported
+/// keeps no other one out.
 pub fn import(host: &dyn Host) -> Result<Vec<String>, StepError> {
-    let mut done = Vec::new();
-    for name in new_archives(host)? {
-        let path = PathBuf::from(ARCHIVES).join(&name).display().to_string();
-        let before = stored(host)?;
-        let base = base_name(host, &path);
-        // Unpacked alone, as the bake leaves them: only ctr itself (--local) can leave the packed layers out.
-        let args = ["import", "--local", "--discard-unpacked-layers"]
-            .into_iter()
-            .chain(base.iter().flat_map(|base| ["--base-name", base]))
-            .chain([path.as_str()]);
-        host.run(&Command::new("ctr", ctr(args)).timeout(std::time::Duration::from_secs(1800)))?;
-        for (image, _) in
-            stored(host)?.into_iter().filter(|(image, _)| !before.iter().any(|(b, _)| b == image))
-        {
+    let (mut done, mut failed) = (Vec::new(), Vec::new());
+    let next = |tried: &[String]| -> Result<Option<String>, StepError> {
+        Ok(new_archives(host)?.into_iter().find(|name| !tried.contains(name)))
+    };
+    let mut tried = Vec::new();
+    while let Some(name) = next(&tried)? {
+        tried.push(name.clone());
+        match import_one(host, &name) {
+            Ok(()) => done.push(name),
+            Err(error) => failed.push(format!("{name}: {}", error.cause)),
+        }
+    }
+    if failed.is_empty() {
+        return Ok(done);
+    }
+    Err(StepError::passing(
+        failed.join("; "),
+        "bring the archive again, as `docker save` or `ctr images export` writes it",
+    ))
+}
+
+fn import_one(host: &dyn Host, name: &str) -> Result<(), StepError> {
+    let path = PathBuf::from(ARCHIVES).join(name).display().to_string();
+    let before = stored(host)?;
+    let base = base_name(host, &path);
+    // Unpacked alone, as the bake leaves them: only ctr itself (--local) can leave the packed layers out.
+    let args = ["import", "--local", "--discard-unpacked-layers"]
+        .into_iter()
+        .chain(base.iter().flat_map(|base| ["--base-name", base]))
+        .chain([path.as_str()]);
+    let output = host.run(&Command::new("ctr", ctr(args)).timeout(std::time::Duration::from_secs(1800)))?;
+    // An import that a power cut ended has left names that are not new any more; ctr prints all that it unpacks.
+    let printed: Vec<&str> = output
+        .stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("unpacking ")?.split_whitespace().next())
+        .collect();
+    for (image, pinned) in stored(host)? {
+        let is_new = !before.iter().any(|(name, _)| *name == image);
+        if !pinned && (is_new || printed.contains(&image.as_str())) {
             host.run(&Command::new("ctr", ctr(["label", &image, PIN])))?;
         }
-        let imported = read_text(host, IMPORTED).unwrap_or_default() + &name + "\n";
-        host.write(Path::new(IMPORTED), imported.as_bytes(), 0o644)
-            .map_err(|e| StepError::file("write", Path::new(IMPORTED), &e))?;
-        done.push(name);
     }
-    Ok(done)
+    let imported = read_text(host, IMPORTED).unwrap_or_default() + name + "\n";
+    host.write(Path::new(IMPORTED), imported.as_bytes(), 0o644)
+        .map_err(|e| StepError::file("write", Path::new(IMPORTED), &e))
 }

@@ -212,6 +212,12 @@ impl Fake {
             "kubeadm" => self.kubeadm_command(&command.args, half),
             "systemctl" => self.systemctl(&command.args),
             "ctr" => self.ctr(&command.args),
+            // It runs in the background, and is not over when this returns.
+            "systemd-run" => {
+                let unit = command.args.iter().find_map(|word| word.strip_prefix("--unit="));
+                self.start_unit(unit.expect("a name by which it is found again"));
+                Ok(String::new())
+            }
             "crictl" => self.crictl(&command.args),
             "dmsetup" => self
                 .text(&format!("/fake/dmsetup/{}", command.args[1]))

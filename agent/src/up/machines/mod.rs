@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod cgroup;
+mod inotify;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -112,7 +113,7 @@ impl Driver for Machines {
                 "name a folder on a real file system with --state (in a container: a volume)",
             ));
         }
-        Ok(())
+        inotify::check(self.state.plan.machines.iter().filter(|machine| !self.is_on(machine)))
     }
 
     fn describe(&self) -> String {
