@@ -16,7 +16,10 @@ serve() { # FOLDER PORT [CERTIFICATE KEY]
     python3 - "$@" <<'END' >>"$work/server.log" 2>&1 &
 import functools, http.server, ssl, sys
 folder, port, *tls = sys.argv[1:]
-server = http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder))
+class Handler(http.server.SimpleHTTPRequestHandler):
+    # By 1.0 a TLS connection ends with each file, without a word of TLS, which apt takes for a file cut short.
+    protocol_version = "HTTP/1.1"
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), functools.partial(Handler, directory=folder))
 if tls:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*tls)

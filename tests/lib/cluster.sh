@@ -143,7 +143,14 @@ tell_why() {
         grep -a 'kindling\[' "$console" | tail -n 12 || true
         cp "$console" "$work/failed/$(basename "$(dirname "$console")").log" || true
     done
-    # What ran in pods, of machines whose disks are folders.
+    # Of machines whose disks are folders: why a kubelet ended, and what ran in pods.
+    for logs in "$work"/state/nodes/*/var/log/journal; do
+        [[ -d $logs ]] || continue
+        console=${logs%/var/log/journal}
+        console=${console##*/}
+        journalctl --directory "$logs" --unit kubelet --no-pager --output cat --lines 200 2>/dev/null |
+            grep -E '^[EF][0-9]{4} ' | tail -n 3 | cut -c 1-400 | sed "s/^/$console: /" || true
+    done
     for logs in "$work"/state/nodes/*/var/log/pods/kube-system_{etcd,kube-apiserver}-*; do
         [[ -d $logs ]] || continue
         echo "--- ${logs##*/}"
