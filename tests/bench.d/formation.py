@@ -26,6 +26,8 @@ vip = "10.0.0.10"
 by = "stacked"
 [network]
 gateway = "10.0.0.2"
+# Somebody to be asked: without that a plain kubeadm's CoreDNS ends, and its cluster never has names.
+dns = ["10.0.0.2"]
 [nodes]
 cp1 = { role = "control-plane", address = "10.0.0.11/24" }
 cp2 = { role = "control-plane", address = "10.0.0.12/24" }

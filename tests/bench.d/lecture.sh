@@ -58,6 +58,8 @@ containerd() {
     command containerd config default >/etc/containerd/config.toml
     sed -i "s#sandbox_image = .*#sandbox_image = \"$SANDBOX\"#" /etc/containerd/config.toml
     sed -i 's#SystemdCgroup = false#SystemdCgroup = true#g' /etc/containerd/config.toml
+    # Debian's is another folder than that of flannel's plugin.
+    sed -i 's#bin_dir = .*#bin_dir = "/opt/cni/bin"#' /etc/containerd/config.toml
     # A container may not lower the OOM score of what runs in it.
     ! in_container ||
         sed -i 's#restrict_oom_score_adj = false#restrict_oom_score_adj = true#' /etc/containerd/config.toml
