@@ -215,6 +215,9 @@ begin() {
     trap 'ended="$BASH_COMMAND (${BASH_SOURCE[0]}, line $LINENO)"' ERR
 }
 
+# The cluster is to be of the Kubernetes that the image has.
+take_version() { sed -i "s/^kubernetes = .*/kubernetes = \"$version\"/" "$work/cluster.toml"; }
+
 render() {
     "$kindling" render --cluster "$work/cluster.toml" --secrets "$work/secrets.toml" --out "$work/seeds" >"$work/rendered"
 }

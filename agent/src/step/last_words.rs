@@ -44,42 +44,38 @@ fn last_error(host: &dyn Host, component: &str) -> Option<String> {
     // The newest one may run. The kubelet keeps one that ended: while it waits before the next start, that is the newest.
     let log_of = |attempt: u32| read_text(host, folder.join(format!("{attempt}.log")));
     let log = log_of(attempt.checked_sub(1)?).or_else(|| log_of(attempt))?;
-    if log.lines().last().and_then(written).is_some_and(|at| (date(host) - at).whole_seconds() > LATELY) {
+    let lines: Vec<(Option<OffsetDateTime>, String)> = log.lines().map(parts).collect();
+    let ended = lines.last().and_then(|(at, _)| *at);
+    if ended.is_some_and(|at| (date(host) - at).whole_seconds() > LATELY) {
         return None;
     }
-    let lines: Vec<String> = log.lines().map(text).filter(|line| !line.trim().is_empty()).collect();
+    let lines: Vec<String> =
+        lines.into_iter().map(|(_, line)| line).filter(|line| !line.trim().is_empty()).collect();
     let line = lines.iter().rfind(|line| is_error(line)).or(lines.last())?;
     Some(line.trim().chars().take(MOST_CHARACTERS).collect())
-}
-
-/// When the runtime wrote a line: the first word (CRI), or the object's `time` (docker).
-fn written(line: &str) -> Option<OffsetDateTime> {
-    #[derive(serde::Deserialize)]
-    struct Docker {
-        time: String,
-    }
-    let docker = serde_json::from_str::<Docker>(line).ok();
-    let time = docker.as_ref().map_or_else(|| line.split(' ').next(), |docker| Some(docker.time.as_str()));
-    OffsetDateTime::parse(time?, &Rfc3339).ok()
 }
 
 fn attempt(name: &str) -> Option<u32> {
     name.strip_suffix(".log")?.parse().ok()
 }
 
-/// Without what the runtime puts around it: time, stream and tag (CRI), or an object (docker).
-fn text(line: &str) -> String {
+/// When the runtime wrote a line, and the line without what the runtime puts around it: time, stream and tag (CRI), or an
+/// object (docker).
+fn parts(line: &str) -> (Option<OffsetDateTime>, String) {
     #[derive(serde::Deserialize)]
     struct Docker {
         log: String,
+        #[serde(default)]
+        time: String,
     }
+    let date = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok();
     if let Ok(docker) = serde_json::from_str::<Docker>(line) {
-        return docker.log;
+        return (date(&docker.time), docker.log);
     }
     let mut parts = line.splitn(4, ' ');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some(_), Some("stdout" | "stderr"), Some("F" | "P"), Some(text)) => text.to_owned(),
-        _ => line.to_owned(),
+        (Some(time), Some("stdout" | "stderr"), Some("F" | "P"), Some(text)) => (date(time), text.to_owned()),
+        _ => (None, line.to_owned()),
     }
 }
 

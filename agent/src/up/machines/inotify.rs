@@ -4,8 +4,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use super::Machine;
-use super::UpError;
+use super::{Machine, UpError};
 use crate::role::types::RoleName;
 
 const LIMIT: &str = "/proc/sys/fs/inotify/max_user_instances";
