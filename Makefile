@@ -100,7 +100,8 @@ lint: ## rustfmt, clippy, shellcheck, the dependencies' licences and advisories;
 	tests/lint
 
 .PHONY: clean
-clean: ## Remove what was built; what is kept in KINDLING_CACHE stays
+clean: ## Remove what was built, and clusters that run of it; what is kept in KINDLING_CACHE stays
+	@for state in build/*/state; do [ ! -d "$$state" ] || target/release/kindling down --cluster "$${state%/state}/cluster.toml" --state "$$state" || exit 1; done
 	rm -rf build target
 
 # The image that the tests and the demo boot: Debian 13 with the Kubernetes that tests/kubernetes/build makes.

@@ -83,6 +83,11 @@ pub struct Interface {
 }
 
 impl Facts {
+    /// A system container that may not lower OOM scores: the runtime must leave them as they are.
+    pub fn keeps_oom_scores(&self) -> bool {
+        self.container.is_some() && self.no_sys_resource
+    }
+
     /// The interface that has this address.
     pub fn interface_of(&self, address: Ipv4Addr) -> Option<&str> {
         self.interfaces

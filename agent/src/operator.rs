@@ -238,8 +238,11 @@ pub fn check(files: &[PathBuf], secrets: Option<&SecretsFile>, json: bool) -> u8
 fn is_role_file(path: &Path) -> bool {
     std::fs::read_to_string(path).is_ok_and(|text| {
         let mut lines = text.lines().map(str::trim);
-        !lines.clone().any(|l| l.starts_with("[nodes"))
-            && (lines.clone().any(|l| l.starts_with("role =")) || lines.any(|l| l == "[pki]"))
+        // A node's own `role` stands below a table's head.
+        let mut top = lines.clone().take_while(|line| !line.starts_with('['));
+        let has_role =
+            top.any(|line| line.strip_prefix("role").is_some_and(|rest| rest.trim_start().starts_with('=')));
+        !lines.clone().any(|l| l.starts_with("[nodes")) && (has_role || lines.any(|l| l == "[pki]"))
     }) || path.file_name().is_some_and(|name| name == "role.toml")
 }
 

@@ -6,7 +6,7 @@ use std::fs;
 
 use cluster_support::*;
 use kindling::cluster::{Cluster, new, render};
-use kindling::role::types::RoleName;
+use kindling::role::types::{RoleName, Secret};
 
 const CLOUD_INIT: &str = "cloud-init";
 
@@ -99,6 +99,41 @@ fn yaml_gives_the_role_file_back() {
             assert_eq!(text, "node1 node1.kang.org\n");
         }
     }
+}
+
+/// Names that YAML would take for a number or a switch, and a password that has a line's end of Unicode in it.
+#[test]
+fn whatever_the_cluster_file_takes_cloud_init_reads_as_text() {
+    let mut text = new::EXAMPLES[1].1.replace("# username", "username");
+    let names = ["101", "010", "0x1f", "1e3", "on", "true", "null"];
+    for (n, name) in names.iter().enumerate() {
+        text += &format!("\n{name} = {{ role = \"worker\", address = \"10.0.0.{}/24\" }}", 120 + n);
+    }
+    let cluster = cluster(&(text + "\n"));
+    let mut secrets = real_with_harbor();
+    let password = Secret::new("a\u{2028}b\u{85}c\u{feff}d");
+    secrets.registries.insert("harbor.kang.org".to_owned(), password);
+    let scratch = Scratch::new();
+    render::all(&cluster, &secrets, &scratch.path("out"), None).unwrap();
+    let script = "import base64, sys, yaml; folder = sys.argv[1]; d = yaml.safe_load(open(folder + '/user-data')); \
+                  f = d['write_files'][0]; text = base64.b64decode(f['content']) if f.get('encoding') == 'b64' else f['content'].encode(); \
+                  assert text == open(folder + '/role.toml', 'rb').read(), 'another role file'; \
+                  m = yaml.safe_load(open(folder + '/meta-data')); \
+                  assert d['hostname'] == m['local-hostname'] == sys.argv[2], (d['hostname'], m)";
+    for name in names {
+        let folder = scratch.path("out").join(name);
+        let args = ["-c", script, folder.to_str().unwrap(), name];
+        let Some((good, text)) = run("/usr/bin/python3", &args) else { return };
+        if text.contains("No module named 'yaml'") {
+            return cluster_support::here::skip("/usr/bin/python3 has no yaml");
+        }
+        assert!(good, "{name}: {text}");
+    }
+    let path = scratch.path("out").join("101/user-data");
+    let Some((good, text)) = run(CLOUD_INIT, &["schema", "--config-file", path.to_str().unwrap()]) else {
+        return;
+    };
+    assert!(good, "{text}");
 }
 
 fn real_with_harbor() -> kindling::cluster::Secrets {

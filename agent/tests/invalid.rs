@@ -52,6 +52,51 @@ fn each_mistake_is_told_in_these_words() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
+/// What is wrong elsewhere, and right here.
+#[test]
+fn what_only_looks_wrong_is_taken() {
+    let file = |top: &str, endpoint: &str, tail: &str| {
+        format!(
+            "version = 1\nname = \"kang\"\nkubernetes = \"v1.37.2\"\n{top}\n[endpoint]\n{endpoint}\n\n[network]\ngateway = \"10.0.0.2\"\n\n\
+             [nodes]\ncp1 = {{ role = \"control-plane\", address = \"10.0.0.11/24\" }}\n{tail}"
+        )
+    };
+    let external = "by = \"external\"\nhost = \"lb.kang.org\"";
+    let worker = "w1 = { role = \"worker\", address = \"10.0.0.12/24\", taints = [\"a=1:NoSchedule\", \"a=1:NoExecute\"] }";
+    for (why, text) in [
+        ("nobody's proxy is on the other port", file("", &format!("{external}\nport = 8888"), "")),
+        (
+            "one control plane is its own endpoint",
+            file("", "by = \"external\"\nhost = \"10.0.0.11\"\nport = 6443", ""),
+        ),
+        ("the same by its name", file("", "by = \"external\"\nhost = \"cp1\"", "")),
+        ("one key, two effects", file("", external, worker)),
+        ("a registry's port", file("image_repository = \"harbor.kang.org:8443/k8s/v1.37\"", external, "")),
+        (
+            "times that fit one another",
+            file(
+                "",
+                external,
+                "[scheduler_args]\nleader-elect-lease-duration = \"1m30s\"\nleader-elect-renew-deadline = \"40s\"\n\
+                 [controller_manager_args]\nleader-elect-retry-period = \"500ms\"\ncluster-signing-duration = \"720h\"\n\
+                 [api_server_args]\nbind-address = \"0.0.0.0\"\n",
+            ),
+        ),
+        (
+            "the smallest of pods' networks",
+            file(
+                "pods = \"10.244.0.0/28\"",
+                external,
+                "[controller_manager_args]\nnode-cidr-mask-size-ipv4 = \"28\"\n",
+            ),
+        ),
+    ] {
+        if let Err(report) = Cluster::parse(Source::new("cluster.toml", text.clone())) {
+            panic!("{why}:\n{report}\n{text}");
+        }
+    }
+}
+
 #[test]
 fn each_text_has_its_fixture() {
     for text in fixtures().into_iter().filter(|p| p.extension().is_some_and(|e| e == "txt")) {

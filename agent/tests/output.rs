@@ -28,6 +28,22 @@ fn a_reader_that_goes_away_is_no_error() {
     }
 }
 
+/// A cluster file with a slip in it is judged as one, not as the role file of a node.
+#[test]
+fn a_slip_does_not_make_a_role_file_of_a_cluster_file() {
+    let folder = std::env::temp_dir().join(format!("kindling-slip-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("cluster.toml");
+    let text = "version = 1\nname = \"kang\"\nkubernetes = \"v1.37.2\"\n[endpoint]\nby = \"external\"\nhost = \"lb.kang.org\"\n\
+                [network]\ngateway = \"10.0.0.2\"\n[node.cp1]\nrole = \"control-plane\"\naddress = \"10.0.0.11/24\"\n";
+    std::fs::write(&file, text).unwrap();
+    let output = kindling(&["check", file.to_str().unwrap()]).output().unwrap();
+    let told =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(told.contains("node: unknown key") && !told.contains("0600"), "{told}");
+}
+
 #[test]
 fn what_could_not_be_written_is_told() {
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();

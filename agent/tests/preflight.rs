@@ -142,27 +142,15 @@ fn cgroup_v1_is_the_hosts_in_a_system_container_and_refused_elsewhere() {
 }
 
 #[test]
-fn a_runtime_that_this_image_or_machine_cannot_run_is_refused_with_the_reason() {
+fn a_runtime_that_this_image_cannot_run_is_refused_with_the_reason() {
     let host = machine("w1");
     for (runtime, have, says) in [
         (RuntimeName::Docker, Facts::default(), "this image has no docker"),
         (RuntimeName::Docker, Facts { docker: true, ..Facts::default() }, "this image has no cri-dockerd"),
-        (
-            RuntimeName::Docker,
-            Facts {
-                docker: true,
-                cri_dockerd: true,
-                container: Some("systemd-nspawn".into()),
-                no_sys_resource: true,
-                ..Facts::default()
-            },
-            "docker starts no pod in a system container",
-        ),
         (RuntimeName::Crio, Facts::default(), "this image has no CRI-O"),
     ] {
         let spec = with_runtime("w1", runtime);
-        let Facts { docker, cri_dockerd, container, no_sys_resource, .. } = have;
-        let facts = Facts { docker, cri_dockerd, container, no_sys_resource, ..facts(&spec, &host) };
+        let facts = Facts { docker: have.docker, cri_dockerd: have.cri_dockerd, ..facts(&spec, &host) };
         let status = apply(&spec, &facts, &plan(&spec, &facts), &host, &mut Told::default());
         let failure = status.failure.expect("it must fail");
         assert!(failure.step == "preflight" && failure.cause.contains(says), "{}", failure.cause);

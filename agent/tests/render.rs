@@ -128,13 +128,13 @@ fn rendered(spec: &NodeSpec) -> BTreeMap<String, String> {
             }
         }
         RuntimeName::Docker => {
-            add("daemon.json", docker::config(kubernetes));
+            add("daemon.json", docker::config(kubernetes, false));
             for (path, text) in kubernetes.registries.iter().filter_map(docker::certificate) {
                 add(&in_place(&path), text);
             }
         }
         RuntimeName::Crio => {
-            add("crio.conf", crio::config(kubernetes, "registry.k8s.io/pause:3.10"));
+            add("crio.conf", crio::config(kubernetes, "registry.k8s.io/pause:3.10", false));
             add("registries.conf", crio::registries(kubernetes));
         }
     }

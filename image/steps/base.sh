@@ -20,6 +20,7 @@ run_mkosi() { # FOLDER ARGUMENTS...
     shift
     [[ $folder != "$IMAGE/tools" ]] || option=$(debian_mirror_option)
     mkdir -p "$CACHE/packages" "$CACHE/workspace"
+    [[ $option != MIRROR= || $DISTRO != debian ]] || option+=' (and for security updates SECURITY_MIRROR=)'
     # mkosi would give a proxy, with its password, to apt as an argument; it is in apt's settings, see `sandbox_proxy`.
     env -u http_proxy -u https_proxy -u HTTP_PROXY -u HTTPS_PROXY "${MKOSI[@]}" --directory "$folder" \
         --package-cache-dir "$CACHE/packages" --workspace-directory "$CACHE/workspace" "$@" build >"$log" 2>&1 || {

@@ -87,15 +87,22 @@ run_tool() {
         exec chroot "$tools" "$@"' run_tool "$TOOLS" "$CACHE" "$@"
 }
 
-# The old outputs stay until all new ones are complete.
+# Whether machines run of the tree.
+tree_is_used() { grep -qsF "lowerdir=$OUT/tree" /proc/[0-9]*/mountinfo; }
+
+# The old outputs stay until all new ones are complete, and a tree until nothing runs of it any more.
 publish() {
     local new=$OUT/new
     [[ -d $new ]] || return 0
     # Of the disk before this one: another root, or a kernel with another signature.
     rm -rf "$OUT/update"
     if [[ -d $new/tree ]]; then
-        rm -rf "$OUT/old"
-        [[ ! -d $OUT/tree ]] || mv "$OUT/tree" "$OUT/old"
+        if tree_is_used; then
+            say "machines run of $OUT/tree: it stays until they are gone, as $OUT/old-$$"
+        else
+            rm -rf "$OUT"/old-*
+        fi
+        [[ ! -d $OUT/tree ]] || mv "$OUT/tree" "$OUT/old-$$"
         rm -rf "$OUT"/{kindling.raw,kindling.qcow2,kindling.efi,kindling.roothash,SHA256SUMS,sbom.spdx.json,provenance.json,.tree,.disk}
     fi
     find "$new" -mindepth 1 -maxdepth 1 ! -name .tree ! -name .disk -exec mv -f -t "$OUT" {} +
@@ -103,7 +110,8 @@ publish() {
     checksums
     # By these a later run knows that all of it is there.
     find "$new" -mindepth 1 -maxdepth 1 -exec mv -f -t "$OUT" {} +
-    rm -rf "$new" "$OUT/old"
+    rm -rf "$new"
+    tree_is_used || rm -rf "$OUT"/old-*
 }
 
 # Of all files in OUT.

@@ -13,8 +13,9 @@ host_packages() {
     ((${#missing[@]})) || return 0
     say "installing on this machine: ${missing[*]}"
     [[ $EUID == 0 ]] || die "install these packages first: ${missing[*]}"
-    apt-get -q update >&2
-    DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "${missing[@]}" >&2
+    # The first minutes of a new machine are its unattended upgrades'.
+    apt-get -q -o DPkg::Lock::Timeout=600 update >&2
+    DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 install -y --no-install-recommends "${missing[@]}" >&2
 }
 
 # mkosi >= 25: the installed one, or the package of Debian 13, fetched through a private apt configuration and
@@ -31,6 +32,8 @@ find_mkosi() {
         say "fetching mkosi from Debian 13"
         local apt=$CACHE/apt
         rm -rf "$apt" "$home" "$home.new"
+        # The URL of a mirror may have a password in it.
+        mkdir -m 0700 "$apt"
         mkdir -p "$apt"/{sources,lists/partial,cache/archives/partial}
         debian_sources >"$apt/sources/debian.sources"
         : >"$apt/status"

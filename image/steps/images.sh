@@ -60,7 +60,11 @@ image_source() { # NAME
 # The images that this version of kubeadm wants, under the names that it calls them by.
 wanted_images() {
     local wanted kubeadm=(chroot "$BASE/tree" kubeadm)
-    [[ $KUBERNETES == apt ]] || kubeadm=("$KUBERNETES_DIR/bin/kubeadm")
+    if [[ $KUBERNETES == dir ]]; then
+        # A copy may have lost its modes, and may lie where nothing runs.
+        install -m 0755 "$KUBERNETES_DIR/bin/kubeadm" "$CACHE/kubeadm"
+        kubeadm=("$CACHE/kubeadm")
+    fi
     if ! wanted=$("${kubeadm[@]}" config images list --kubernetes-version "v${KUBERNETES_VERSION#v}" \
         ${IMAGE_REPOSITORY:+--image-repository "$IMAGE_REPOSITORY"} 2>"$CACHE/kubeadm.log") || [[ -z $wanted ]]; then
         die "kubeadm does not name its images: $(tail -n 5 "$CACHE/kubeadm.log")"

@@ -73,7 +73,7 @@ of_architecture() { # PROGRAM
     [[ $(first_bytes "$1") == 7f454c46 && $(od -An -tu2 -j18 -N2 "$1" | tr -d ' ') == "$ELF_MACHINE" ]]
 }
 
-# Digest of files and folders: names, modes and contents. Contents are read again only if a name, size or time
+# Digest of files and folders: names, contents, and whether they run; the other bits of their modes are the umask of whoever made them. Contents are read again only if a name, size or time
 # changed, because archives of images are large. Links are what they are, or, with -L, what they lead to: an operator's folder
 # may be made of links, and what is installed follows them.
 digest() { # [-L] PATH...
@@ -85,7 +85,7 @@ digest() { # [-L] PATH...
     known=$CACHE/digests/$seen
     [[ ! -s $known ]] || { cat "$known"; return; }
     sum=$(for path in "${list[@]}"; do
-        (cd "${path%/*}" && find "$links" "${path##*/}" \( -type f -o -type l \) -printf '%p %m %l\n' | LC_ALL=C sort &&
+        (cd "${path%/*}" && find "$links" "${path##*/}" \( -type f -o -type l \) \( -perm /100 -printf '%p x %l\n' -o -printf '%p - %l\n' \) | LC_ALL=C sort &&
             find "$links" "${path##*/}" -type f -print0 | LC_ALL=C sort -z | xargs -0r sha256sum)
     done | sha256sum | cut -c1-16)
     # Whoever only asks whether there is anything to do need not be root, whose cache it is.
@@ -119,11 +119,17 @@ keys() {
     # Those of a step that is kept must not follow commits that have nothing to do with it.
     local common_inputs=(image/release image/tools image/steps/base.sh)
     EPOCH=${SOURCE_DATE_EPOCH:-$(epoch image agent Cargo.toml Cargo.lock)}
+    # Of the last bake with REFRESH=1: all that follows goes by it, too.
+    local refreshed security=
+    refreshed=$(cat "$CACHE/$KIND/refreshed" 2>/dev/null || true)
+    [[ -n ${SOURCE_DATE_EPOCH-} || -z $refreshed ]] || ((EPOCH > refreshed)) || EPOCH=$refreshed
+    # The one thing about mirrors that changes what is in the image.
+    [[ $DISTRO != debian || -z ${MIRROR-} || $MIRROR == */debian || -n ${SECURITY_MIRROR-} ]] || security=none
     EPOCH_BASE=$(epoch image/mkosi.{conf,conf.d,extra,profiles,postinst.chroot,finalize} "${common_inputs[@]}")
     EPOCH_INITRD=$(epoch image/initrd "${common_inputs[@]}")
-    KEY_BASE=$(combine "$EPOCH_BASE" "$KIND" "${EXTRA_PACKAGES[*]}" "$KUBERNETES" "$KUBERNETES_VERSION" "$debs" "$common" \
+    KEY_BASE=$(combine "$EPOCH_BASE" "$KIND" "${EXTRA_PACKAGES[*]}" "$KUBERNETES" "$KUBERNETES_VERSION" "$debs" "$common" "$refreshed" "$security" \
         "$(digest "$IMAGE"/mkosi.{conf,conf.d,extra,profiles,postinst.chroot,finalize})")
-    KEY_INITRD=$(combine "$EPOCH_INITRD" "$KIND" "$common" "$(digest "$IMAGE/initrd")")
+    KEY_INITRD=$(combine "$EPOCH_INITRD" "$KIND" "$common" "$refreshed" "$security" "$(digest "$IMAGE/initrd")")
     KEY_IMAGES=$(combine "$images" "$(digest "$IMAGE"/steps/{store.sh,images.sh,image-names,fill-store,settle-store})")
     KEY_TREE=$(combine "$EPOCH" "$KEY_BASE" "$KEY_IMAGES" "$kubernetes" "$(digest "$AGENT")" "$(cri_dockerd_key)" \
         "$(digest -L ${EXTRA_CA:+"$EXTRA_CA"} ${SSH_KEY:+"$SSH_KEY"})" \
@@ -133,6 +139,15 @@ keys() {
     # partition's label, which has at most 36 characters.
     VERSION=${KUBERNETES_VERSION#v}-$(date -u -d "@$EPOCH" +%y%m%d.%H%M)-${KEY_TREE:0:7}
     ((${#VERSION} <= 27)) || die "the version $VERSION has more than 27 characters"
+}
+
+# REFRESH=1: what mkosi keeps of installed packages is of another day, and everything that is made of them is made anew.
+refresh() {
+    [[ -n ${REFRESH-} ]] || return 0
+    say "packages of the distribution as they are today"
+    rm -rf "$CACHE/$KIND"/incremental-*
+    date +%s >"$CACHE/$KIND/refreshed"
+    keys
 }
 
 up_to_date() {

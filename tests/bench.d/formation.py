@@ -18,7 +18,7 @@ TITLES = {"kindling": "Kindling", "in-turn": "kubeadm, one after the other", "at
 SUMS = {"cluster_ready": "all Ready", "all_done": "and every agent or script done"}
 FILE = """version = 1
 name = "formation"
-kubernetes = "v1.37.2"
+kubernetes = "{version}"
 addons = ["flannel"]
 [endpoint]
 host = "kubeapi.kindling.test"
@@ -55,7 +55,9 @@ def clusters():
     inputs = pathlib.Path("build/bench-formation")
     if not (inputs / "secrets.toml").exists():
         subprocess.run([KINDLING, "new", inputs], check=True, stdout=subprocess.DEVNULL)
-    (inputs / "cluster.toml").write_text(FILE)
+    kubernetes = subprocess.run(["tests/kubernetes/build"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    version = pathlib.Path(kubernetes, "VERSION").read_text().strip()
+    (inputs / "cluster.toml").write_text(FILE.replace("{version}", version))
     file, seeds = rendered(inputs)
     ways = [Formation("kindling", file, seeds)]
     for name in ("in-turn", "at-once"):

@@ -128,7 +128,6 @@ init() {
 	kind: KubeletConfiguration
 	failSwapOn: false
 	failCgroupV1: false
-	volumePluginDir: /var/lib/kubelet/volumeplugins
 	---
 	apiVersion: kubeproxy.config.k8s.io/v1alpha1
 	kind: KubeProxyConfiguration

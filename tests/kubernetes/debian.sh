@@ -68,7 +68,8 @@ debian_sources() {
 }
 
 private_apt() {
-	apt-get -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$apt_dir/etc" \
+	https_proxy=${PROXY:-${https_proxy-}} http_proxy=${PROXY:-${http_proxy-}} \
+		apt-get -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$apt_dir/etc" \
 		-o Dir::Etc::PreferencesParts=/dev/null -o Dir::State::Lists="$apt_dir/lists" \
 		-o Dir::State::Status="$apt_dir/status" -o Dir::Cache="$apt_dir/cache" \
 		-o Dir::Log=/dev/null -o Debug::NoLocking=1 -o APT::Sandbox::User="$(id -un)" "$@"

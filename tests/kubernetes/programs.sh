@@ -12,10 +12,12 @@ command -v go >/dev/null || [ ! -x /usr/local/go/bin/go ] || export PATH=$PATH:/
 # Those that are the same for every Kubernetes.
 shared_programs=(cri-tools-v1.37.0 flannel-v0.28.10 flannel-cni-v0.9.1)
 [ -z "${CONTAINERD-}" ] || shared_programs+=("containerd-$CONTAINERD")
+[ -z "${CRIO-}" ] || shared_programs+=("crio-$CRIO")
 
 # The user's own settings say where modules come from; everything that could change the bytes is fixed here.
 go_here() {
-	env GOFLAGS= GOWORK=off GOEXPERIMENT= GODEBUG= GOOS=linux GOAMD64=v1 GOARM64=v8.0 GOGC=400 \
+	https_proxy=${PROXY:-${https_proxy-}} http_proxy=${PROXY:-${http_proxy-}} \
+		env GOFLAGS= GOWORK=off GOEXPERIMENT= GODEBUG= GOOS=linux GOAMD64=v1 GOARM64=v8.0 GOGC=400 \
 		GOMODCACHE="$cache/go/mod" GOCACHE="$cache/go/build" go "$@"
 }
 
@@ -62,7 +64,7 @@ module_folder() { (cd "$here" && go_here mod download -json "$1@$2" | sed -n 's/
 
 # compile NAME-VERSION FOLDER: its programs. Those of an earlier run are taken, if their inputs were the same.
 compile() {
-	local name=${1%-v*} of=${1##*-} kept flags='-s -w -buildid=' packages count log
+	local name=${1%-v*} of=${1##*-} kept flags='-s -w -buildid=' tags='' packages count log
 	kept=$cache/programs/$1-$(program_key "$1")
 	if [ ! -d "$kept" ]; then
 		log=$cache/compile-$1.log
@@ -74,6 +76,8 @@ compile() {
 		kubernetes) flags+=$(kubernetes_version) ;;
 		cri-tools) flags+=" -X sigs.k8s.io/cri-tools/pkg/version.Version=$of" ;;
 		containerd) flags+=" -X github.com/containerd/containerd/v2/version.Version=$of" ;;
+		# Without the C that its project links: GPG, btrfs and ostree.
+		crio) tags=containers_image_openpgp,exclude_graphdriver_btrfs,containers_image_ostree_stub ;;
 		flannel) flags+=" -X github.com/flannel-io/flannel/pkg/version.Version=$of" ;;
 		esac
 		say "$1: fetching its modules"
@@ -83,17 +87,21 @@ compile() {
 			main_of "$name" "$(module_folder "$(main_module "$name")" "$of")" >main.go
 			packages+=(.)
 		fi
-		count=$(go_here list -deps -f '{{if not .Standard}}.{{end}}' "${packages[@]}" | wc -l)
+		count=$(go_here list -tags "$tags" -deps -f '{{if not .Standard}}.{{end}}' "${packages[@]}" | wc -l)
 		say "$1: compiling $count packages"
 		(while sleep 60; do say "$1: $(wc -l <"$log") of $count packages"; done) 3>&- &
 		local progress=$!
-		go_build -v -ldflags "$flags" -o "$kept.new/" "${packages[@]}" >"$log" 2>&1 ||
+		go_build -v -tags "$tags" -ldflags "$flags" -o "$kept.new/" "${packages[@]}" >"$log" 2>&1 ||
 			{ kill $progress; tail -n 20 "$log"; die "$1 does not compile (whole log: $log)"; }
 		kill $progress
 		case $name in
 		kubernetes)
 			gcc -Os -Wall -static -s -ffile-prefix-map="$(module_folder k8s.io/kubernetes "$of")"=. -DVERSION="$(constant PauseVersion)" \
 				-o "$kept.new/pause" "$(module_folder k8s.io/kubernetes "$of")/build/pause/linux/pause.c"
+			;;
+		crio)
+			gcc -std=c99 -Os -Wall -static -s -ffile-prefix-map="$(module_folder github.com/cri-o/cri-o "$of")"=. \
+				-o "$kept.new/pinns" "$(module_folder github.com/cri-o/cri-o "$of")"/pinns/src/*.c
 			;;
 		etcd) mv "$kept.new/server" "$kept.new/etcd" ;;
 		flannel) mv "$kept.new/flannel" "$kept.new/flanneld" && mv "$kept.new/install_conf" "$kept.new/install-conf" ;;
@@ -147,5 +155,6 @@ fetch_source() {
 	for name in kubeadm kubelet kubectl crictl etcd etcdctl etcdutl containerd containerd-shim-runc-v2 ctr; do
 		[ ! -e "$1/programs/$name" ] || cp "$1/programs/$name" "$2/bin/"
 	done
+	[ -z "${CRIO-}" ] || "$here/crio-package" "$1/programs" "$CRIO" "$epoch" "$2/debs"
 	[ "$("$2/bin/kubeadm" version -o short)" = "$version" ] || die "this kubeadm says that it is $("$2/bin/kubeadm" version -o short)"
 }

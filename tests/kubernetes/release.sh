@@ -11,7 +11,7 @@ releases=${KUBERNETES_RELEASES:-https://dl.k8s.io}
 cri_tools=${CRI_TOOLS_RELEASES:-https://github.com/kubernetes-sigs/cri-tools/releases/download}
 crictl=v1.37.0
 
-[ -z "${CONTAINERD-}" ] || die "CONTAINERD= is compiled: KUBERNETES_SOURCE=module"
+[ -z "${CONTAINERD-}${CRIO-}" ] || die "CONTAINERD= and CRIO= are compiled: KUBERNETES_SOURCE=module"
 
 source_tools() {
 	command -v curl >/dev/null || printf '%s\n' curl ca-certificates

@@ -20,6 +20,7 @@ alone=
 
 passed=0
 ended=unknown
+registry_processes=()
 
 say() { printf '[%4ds] %s\n' "$SECONDS" "$*"; }
 fail() {
@@ -61,7 +62,14 @@ within() { # WHAT SECONDS COMMAND...
 too_late() { ((SECONDS >= end)); }
 
 # A server on every node, see workload.yaml; what follows asks them.
-workload() { kubectl apply -f tests/lib/workload.yaml; }
+workload() {
+    if [[ ${RUNTIME-} != crio ]]; then
+        kubectl apply -f tests/lib/workload.yaml
+    else
+        # Its images are pulled.
+        sed 's/imagePullPolicy: Never/imagePullPolicy: IfNotPresent/' tests/lib/workload.yaml | kubectl apply -f -
+    fi
+}
 web_pod() { kubectl get pods -l app=web --field-selector "spec.nodeName=$1,status.phase=Running" -o name; }
 
 # One of them runs on each of these nodes, and nowhere else.
@@ -165,7 +173,7 @@ tell_why() {
 cleanup() {
     local code=$?
     if ((code)) && [[ -z ${KEEP-} ]]; then tell_why; fi
-    [[ -z ${registry_process-} ]] || kill "$registry_process" 2>/dev/null || true
+    ((${#registry_processes[@]} == 0)) || kill "${registry_processes[@]}" 2>/dev/null || true
     [[ -n ${KEEP-} ]] || "$kindling" down --cluster "$work/cluster.toml" --state "$work/state" || code=1
     # Last, too: of a long log people see the end first.
     if ((code)); then
@@ -208,7 +216,8 @@ power() { "$kindling" power --state "$work/state" "$@"; }
 # An empty folder for the cluster, and its machines removed however this ends.
 begin() {
     mkdir -p "$work"
-    "$kindling" down --cluster "$work/cluster.toml" --state "$work/state" >/dev/null 2>&1 || true
+    # Machines that could not be removed would go on, and nothing would know of them any more.
+    [[ ! -d $work/state ]] || "$kindling" down --cluster "$work/cluster.toml" --state "$work/state" >/dev/null
     rm -rf "$work"
     trap cleanup EXIT
     set -E

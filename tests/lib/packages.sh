@@ -12,13 +12,7 @@ need_packages() {
         return 1
     fi
     echo "installing ${missing[*]}" >&2
-    # Daemons that come with a package must not start on this machine.
-    local policy=/usr/sbin/policy-rc.d made=
-    [[ -e $policy ]] || { printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && made=1; }
-    local rc=0
-    apt_install "${missing[@]}" >&2 || rc=1
-    [[ -z $made ]] || rm -f "$policy"
-    return "$rc"
+    apt_install "${missing[@]}" >&2
 }
 
 # What `kindling up --driver $1` starts machines with.
@@ -40,13 +34,33 @@ need_inotify() {
     }
 }
 
-# One at a time: tests run beside one another. The lock ends with the parentheses: what comes after may take hours.
+# One at a time: tests run beside one another. The lock ends with the parentheses: what comes after may take hours. Daemons that come
+# with a package start on this machine neither now nor at its next boot: the tests start their own.
 apt_install() {
     (
+        local apt=(apt-get -qq -o DPkg::Lock::Timeout=600) policy=/usr/sbin/policy-rc.d own='# made by kindling for the time of an installation' enabled
         flock 9
-        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+        # One of a run that was killed is ours, too.
+        if [[ ! -e $policy ]] || grep -qxF "$own" "$policy"; then
+            trap 'rm -f "$policy"' EXIT
+            trap 'exit 1' INT TERM HUP
+            printf '#!/bin/sh\n%s\nexit 101\n' "$own" >"$policy"
+            chmod +x "$policy"
+        fi
+        enabled=$(units_that_start)
+        "${apt[@]}" update && DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -y --no-install-recommends "$@" || exit 1
+        comm -13 <(printf '%s\n' "$enabled") <(units_that_start) | while read -r unit; do
+            echo "$unit of what was installed stays off: systemctl enable it if it is wanted" >&2
+            systemctl disable --quiet "$unit" 2>/dev/null || true
+        done
     ) 9<"${BASH_SOURCE[0]}"
 }
+# Of this machine, at its boot; none where systemd is not there.
+units_that_start() { systemctl list-unit-files --no-legend --state=enabled 2>/dev/null | cut -d ' ' -f 1 | LC_ALL=C sort || true; }
+
+# Machines of the tests and servers on loopback are asked by nobody's proxy.
+export no_proxy=${no_proxy:+$no_proxy,}127.0.0.1,localhost,10.0.0.0/24
+export NO_PROXY=$no_proxy
 
 # Asked once for all that follows: a server that answers now may not do so in a minute.
 choose_source() {

@@ -13,7 +13,7 @@ balancer_seed() {
 # A cluster of one control plane.
 control_plane_seed() {
     "$kindling" new "$work/cluster" --example single >/dev/null 2>&1
-    sed -i -e 's/^kubernetes = .*/kubernetes = "v1.37.2"\naddons = ["flannel"]/' -e '/^node1 /d' "$work/cluster/cluster.toml"
+    sed -i -e "s/^kubernetes = .*/kubernetes = \"$(<"$(tests/kubernetes/build)/VERSION")\"\naddons = [\"flannel\"]/" -e '/^node1 /d' "$work/cluster/cluster.toml"
     machine_seed master1
 }
 

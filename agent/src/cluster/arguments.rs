@@ -1,6 +1,7 @@
 //! Flags of the control plane's components and of etcd that are the operator's own.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use crate::input::Section;
 use crate::role::components::{Component, Objection, objections};
@@ -34,7 +35,7 @@ const KUBEADMS: [&str; 22] = [
 ];
 
 /// The same for the controller manager. Without `bootstrapsigner` among its controllers nobody joins.
-const CONTROLLER_MANAGERS: [&str; 13] = [
+const CONTROLLER_MANAGERS: [&str; 14] = [
     "allocate-node-cidrs",
     "authentication-kubeconfig",
     "authorization-kubeconfig",
@@ -46,11 +47,13 @@ const CONTROLLER_MANAGERS: [&str; 13] = [
     "kubeconfig",
     "requestheader-client-ca-file",
     "root-ca-file",
+    "secure-port",
     "service-account-private-key-file",
     "use-service-account-credentials",
 ];
 
-const SCHEDULERS: [&str; 3] = ["authentication-kubeconfig", "authorization-kubeconfig", "kubeconfig"];
+const SCHEDULERS: [&str; 4] =
+    ["authentication-kubeconfig", "authorization-kubeconfig", "kubeconfig", "secure-port"];
 
 /// What kubeadm gives etcd, or Kindling where etcd has machines of its own, so that its members find and trust one
 /// another (kubeadm's cmd/kubeadm/app/phases/etcd/local.go).
@@ -92,10 +95,16 @@ pub fn flags(
     };
     let arguments = read(&mut s, refused);
     match component {
-        Component::ApiServer => refuse_lost_trust(&s, &arguments),
-        Component::ControllerManager => refuse_strange_parts(&s, &arguments),
+        Component::ApiServer => {
+            refuse_lost_trust(&s, &arguments);
+            refuse_one_address(&s, &arguments);
+        }
+        Component::ControllerManager => {
+            refuse_strange_parts(&s, &arguments);
+            refuse_lost_leases(&s, &arguments);
+        }
+        Component::Scheduler => refuse_lost_leases(&s, &arguments),
         Component::Etcd => refuse_short_elections(&s, &arguments),
-        Component::Scheduler => {}
     }
     for Objection { flag, message, remedy, stops } in
         version.map_or_else(Vec::new, |version| objections(component, &arguments, version))
@@ -143,6 +152,99 @@ fn refuse_lost_trust(s: &Section<'_, '_>, arguments: &BTreeMap<String, String>) 
         );
     }
 }
+
+/// The kubelet's probes and the other machines ask for the API server at its machine's own address.
+fn refuse_one_address(s: &Section<'_, '_>, arguments: &BTreeMap<String, String>) {
+    const BIND: &str = "bind-address";
+    let everywhere = |text: &String| text.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+    if arguments.get(BIND).is_some_and(|text| !everywhere(text)) {
+        s.error(
+            BIND,
+            "is not every address of a control plane, and no two of them have one in common",
+            "leave it out; each API server listens on all addresses and tells its machine's own",
+        );
+    }
+}
+
+/// client-go ends a component at such times (its tools/leaderelection.NewLeaderElector), when nobody looks any more.
+fn refuse_lost_leases(s: &Section<'_, '_>, arguments: &BTreeMap<String, String>) {
+    const REMEDY: &str = "set all three, as in leader-elect-lease-duration = \"60s\", leader-elect-renew-deadline = \"40s\" and leader-elect-retry-period = \"5s\"";
+    let mut all_read = true;
+    let mut seconds = |flag: &str, default: f64| {
+        let Some(text) = arguments.get(flag) else { return default };
+        let Some(seconds) = go_seconds(text).filter(|seconds| *seconds > 0.0) else {
+            all_read = false;
+            s.error(
+                flag,
+                "is not a time as Go writes it",
+                "write a number and its unit, as in \"15s\" or \"1m30s\"",
+            );
+            return default;
+        };
+        seconds
+    };
+    let (lease, renewal, retry) = (seconds(LEASE, 15.0), seconds(RENEWAL, 10.0), seconds(RETRY, 2.0));
+    if !all_read {
+        return;
+    }
+    let given = |flags: [&'static str; 2]| flags.into_iter().find(|flag| arguments.contains_key(*flag));
+    if lease <= renewal
+        && let Some(flag) = given([RENEWAL, LEASE])
+    {
+        s.error(
+            flag,
+            format!("leader-elect-lease-duration ({lease} s) must be longer than leader-elect-renew-deadline ({renewal} s)"),
+            REMEDY,
+        );
+    }
+    // Its JitterFactor.
+    if renewal <= 1.2 * retry
+        && let Some(flag) = given([RETRY, RENEWAL])
+    {
+        s.error(
+            flag,
+            format!("leader-elect-renew-deadline ({renewal} s) must be longer than 1.2 times leader-elect-retry-period ({retry} s)"),
+            REMEDY,
+        );
+    }
+}
+
+const LEASE: &str = "leader-elect-lease-duration";
+const RENEWAL: &str = "leader-elect-renew-deadline";
+const RETRY: &str = "leader-elect-retry-period";
+
+/// A time that is not negative, as Go's time.ParseDuration reads it.
+fn go_seconds(text: &str) -> Option<f64> {
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    let mut seconds = 0.0;
+    if rest == "0" {
+        return Some(seconds);
+    }
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..end].parse().ok()?;
+        rest = &rest[end..];
+        // The longer names first: `m` begins `ms`.
+        let (unit, factor) = UNITS.into_iter().find(|(unit, _)| rest.starts_with(unit))?;
+        rest = &rest[unit.len()..];
+        seconds += number * factor;
+    }
+    Some(seconds)
+}
+
+const UNITS: [(&str, f64); 8] = [
+    ("ns", 1e-9),
+    ("us", 1e-6),
+    ("µs", 1e-6),
+    ("μs", 1e-6),
+    ("ms", 1e-3),
+    ("s", 1.0),
+    ("m", 60.0),
+    ("h", 3600.0),
+];
 
 const PARTS: &str = "node-cidr-mask-size-ipv4";
 /// kube-controller-manager's default for IPv4.
@@ -201,7 +303,7 @@ fn read(s: &mut Section<'_, '_>, refused: fn(&str) -> Option<Refusal>) -> BTreeM
             continue;
         }
         let Some(value) = value else { continue };
-        if value.chars().any(char::is_control) {
+        if value.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
             s.error(
                 &key,
                 "has a line break or another control character",
@@ -263,18 +365,44 @@ fn refused_by_controller_manager(name: &str) -> Option<Refusal> {
             "is for pods with IPv6 addresses, and kube-controller-manager ends at it here",
             "leave it out",
         )),
+        // cluster-signing-duration is for all signers, these are one signer's.
+        _ if name.starts_with("cluster-signing-") && name.ends_with("-file") => Some((
+            "cannot stand beside kubeadm's own cluster-signing-cert-file and cluster-signing-key-file",
+            "leave it out; the cluster's CA signs for all of them",
+        )),
         _ => CONTROLLER_MANAGERS.contains(&name).then_some(FOUND_BY),
     }
 }
 
 fn refused_by_scheduler(name: &str) -> Option<Refusal> {
-    if name == "leader-elect" { Some(LEADER) } else { SCHEDULERS.contains(&name).then_some(FOUND_BY) }
+    match name {
+        "leader-elect" => Some(LEADER),
+        "config" => Some((
+            "names a file that the scheduler's container does not see",
+            "leave it out; what a flag can say stands here by that flag's name",
+        )),
+        _ => SCHEDULERS.contains(&name).then_some(FOUND_BY),
+    }
 }
 
 fn refused_by_etcd(name: &str) -> Option<Refusal> {
-    MEMBERS
-        .contains(&name)
-        .then_some(("has the value by which etcd's members find and trust one another", "leave it out"))
+    const REMEDY: &str = "leave it out";
+    match name {
+        "wal-dir" => Some((
+            "puts etcd's log outside of /var/lib/etcd, where it outlives no container and nobody looks for it",
+            REMEDY,
+        )),
+        "force-new-cluster" => {
+            Some(("makes each member a cluster of its own, at each of its starts", REMEDY))
+        }
+        "enable-grpc-gateway" => Some(("is how Kindling asks etcd's members what they know", REMEDY)),
+        _ if name == "discovery" || name.starts_with("discovery-") => {
+            Some(("has etcd look for its members elsewhere than in the cluster file", REMEDY))
+        }
+        _ => MEMBERS
+            .contains(&name)
+            .then_some(("has the value by which etcd's members find and trust one another", REMEDY)),
+    }
 }
 
 fn is_flag(name: &str) -> bool {

@@ -1,6 +1,6 @@
 //! What spans several keys of a cluster file; makes the [`Cluster`] when nothing is wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::ops::Range;
 
@@ -110,6 +110,8 @@ fn check_networks(draft: &Draft, subnet: Option<Ipv4Net>, findings: &Findings) {
 
 /// kubeadm's PodSubnetNodeMaskMaxDiff: more parts than 2 to this are refused.
 const MOST_PARTS: u8 = 16;
+/// Ten addresses at least, and two that are nobody's.
+const SMALLEST_PODS: u8 = 28;
 
 /// The controller manager gives each node a part of the pods' network, a /24 if nothing else is said.
 fn check_room(draft: &Draft, pods_net: Subnet, findings: &Findings) {
@@ -126,6 +128,16 @@ fn check_room(draft: &Draft, pods_net: Subnet, findings: &Findings) {
             span,
             format!("{pods_net}{default} is too large for parts of /{part}, of which each node gets one: kubeadm refuses it"),
             format!("choose a network of /{} to /{part}", part - MOST_PARTS),
+        );
+        return;
+    }
+    // kubeadm's MinimumAddressesInPodSubnet.
+    if prefix > SMALLEST_PODS {
+        findings.error(
+            key,
+            span,
+            format!("{pods_net}{default} has fewer addresses than kubeadm takes for pods"),
+            format!("choose a network of /{SMALLEST_PODS} or larger, as in 10.244.0.0/16"),
         );
         return;
     }
@@ -181,6 +193,21 @@ fn check_nodes(nodes: &[NodeDraft], subnet: Option<Ipv4Net>, findings: &Findings
                 format!("{} is {other}'s MAC address already", mac.value),
                 "give every node a MAC address of its own, or none: it is then derived from the name",
             );
+        }
+        if let Some(taints) = &node.taints {
+            let mut seen = BTreeSet::new();
+            if let Some(second) = taints.value.iter().find(|taint| !seen.insert((&taint.key, &taint.effect)))
+            {
+                error(
+                    findings,
+                    taints,
+                    format!(
+                        "{} stands here with {} a second time: a kubelet with both does not start",
+                        second.key, second.effect
+                    ),
+                    "keep one of the two: a node has one value for a key and an effect",
+                );
+            }
         }
         if runs_kubelet(node) {
             continue;

@@ -4,11 +4,13 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use super::assemble::{default_pods, default_services};
 use super::check::{error, holder_of, is_host_of};
 use super::read::{At, Draft, EndpointDraft};
-use super::{API_PORT, STACKED_PROXY_PORT};
+use super::{API_PORT, STACKED_PROXY_PORT, STATS_PORT};
 use crate::input::Findings;
 use crate::role::types::*;
+use crate::room;
 
 /// Ports of a control plane besides the API server's: etcd, kubelet, kube-proxy, controllers, scheduler.
 const CONTROL_PLANE_PORTS: [u16; 9] = [2379, 2380, 2381, 10248, 10249, 10250, 10256, 10257, 10259];
@@ -67,6 +69,9 @@ fn check_external(draft: &Draft, endpoint: &EndpointDraft, findings: &Findings) 
             "write the DNS name or the address; for a single control plane that node's address",
         );
     }
+    if let Some(host) = &endpoint.host {
+        check_leads_to_an_api_server(draft, host, endpoint.port.as_ref(), findings);
+    }
     if let Some(vip) = &endpoint.vip {
         error(
             findings,
@@ -93,6 +98,57 @@ fn check_external(draft: &Draft, endpoint: &EndpointDraft, findings: &Findings) 
             "leave [vrrp] out",
         );
     }
+}
+
+/// Somebody else's address may be anything but what can only be wrong: nothing but an API server answers on the cluster's own
+/// machines, on its own port.
+fn check_leads_to_an_api_server(
+    draft: &Draft,
+    host: &At<HostOrAddress>,
+    port: Option<&At<u16>>,
+    findings: &Findings,
+) {
+    let node = draft.nodes.iter().flatten().find(|node| match &host.value {
+        HostOrAddress::Name(name) => node.name == *name,
+        HostOrAddress::Address(ip) => node.address.as_ref().is_some_and(|address| address.value.ip() == *ip),
+    });
+    if let Some(node) = node {
+        let is_control_plane = |role: &At<RoleName>| role.value == RoleName::ControlPlane;
+        if !node.role.as_ref().is_none_or(is_control_plane) {
+            error(
+                findings,
+                host,
+                format!("is {}, where no API server runs", node.name),
+                "write the address of the load balancer, or with a single control plane that node's",
+            );
+        } else if let Some(port) = port.filter(|port| port.value != API_PORT) {
+            error(
+                findings,
+                port,
+                format!("`host` is {} itself, whose API server listens on {API_PORT}", node.name),
+                "leave it out",
+            );
+        }
+        return;
+    }
+    let HostOrAddress::Address(ip) = host.value else { return };
+    let inside =
+        |net: Option<&At<Subnet>>, default: Subnet| net.map_or(default, |net| net.value).net().contains(&ip);
+    let what = if ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() {
+        "is not the address of one other machine"
+    } else if inside(draft.pods.as_ref(), default_pods()) {
+        "is an address of the pods' network"
+    } else if inside(draft.services.as_ref(), default_services()) {
+        "is an address of the Services' network"
+    } else {
+        return;
+    };
+    error(
+        findings,
+        host,
+        format!("{ip} {what}"),
+        "write the address by which all nodes reach the load balancer",
+    );
 }
 
 /// Checks of an endpoint that the cluster's own machines hold by a VIP.
@@ -176,11 +232,26 @@ fn check_load_balancers(draft: &Draft, by: &At<EndpointBy>, findings: &Findings)
 
 fn check_port(endpoint: &EndpointDraft, by: EndpointBy, findings: &Findings) {
     let Some(port) = &endpoint.port else { return };
+    if by != EndpointBy::External && port.value == STATS_PORT {
+        error(
+            findings,
+            port,
+            format!("{STATS_PORT} is where the proxy says how it is"),
+            "choose another port, 6443 for instance",
+        );
+        return;
+    }
     if by != EndpointBy::Stacked {
         return;
     }
     let proxy = endpoint.proxy.as_ref().map_or(ProxyKind::None, |p| p.value);
     match (proxy, port.value) {
+        (ProxyKind::Haproxy | ProxyKind::Nginx, room::PORT) => error(
+            findings,
+            port,
+            format!("{} is where control planes tell one another whether they are new", room::PORT),
+            format!("write {STACKED_PROXY_PORT} or leave it out"),
+        ),
         (ProxyKind::Haproxy | ProxyKind::Nginx, API_PORT) => error(
             findings,
             port,

@@ -34,6 +34,19 @@ pub fn registries(draft: &Draft, findings: &Findings) {
                 "write all that concerns a registry into one [[registries]]",
             );
         }
+        let mut mirrors = BTreeSet::new();
+        for mirror in registry.value.mirrors.iter().map(|mirror| mirror.trim_end_matches('/')) {
+            if !mirrors.insert(mirror) {
+                error(
+                    findings,
+                    registry,
+                    format!(
+                        "its mirror {mirror} stands there a second time, and runtimes read no mirror of it then"
+                    ),
+                    "name each mirror once; https://HOST:443 is https://HOST",
+                );
+            }
+        }
         trust_of_mirrors(registry, all, findings);
     }
     if draft.runtime.as_ref().is_some_and(|runtime| runtime.value == RuntimeName::Docker) {

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::assemble::LONGEST_TOKEN;
 pub use super::draft::{At, Draft, EndpointDraft, NetworkDraft, NodeDraft, VrrpDraft};
-use super::{Cluster, STATS_PORT, arguments, check, labels, placement};
+use super::{Cluster, arguments, check, labels, placement};
 use crate::input::{Problem, Report, Section, Source};
 use crate::role::components::Component;
 use crate::role::file::{Deadlines, LONGEST_DEADLINE, Registry};
@@ -118,18 +118,24 @@ fn draft(root: &mut Section<'_, '_>) -> Draft {
     {
         root.error(
             "image_repository",
-            format!("`{repository}` is not an image repository"),
+            format!("{} not an image repository", quoted_is(repository)),
             "write a host and a path without `https://`, as in registry.aliyuncs.com/google_containers",
         );
     }
     draft
 }
 
+/// A host with an optional port, then a path: a colon after that would be a tag's, and kubeadm adds one of its own.
 fn is_repository(text: &str) -> bool {
-    !text.is_empty()
-        && text.split('/').all(|part| !part.is_empty())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"./:_-".contains(&b))
-        && !text.contains("://")
+    let mut parts = text.split('/');
+    let lowercase = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
+    parts.next().is_some_and(|host| is_registry_host(host) && !host.bytes().any(|b| b.is_ascii_uppercase()))
+        && parts.all(|part| !part.is_empty() && part.bytes().all(lowercase))
+}
+
+/// What somebody wrote, and the verb after it. What stands before an @ would be a password.
+fn quoted_is(text: &str) -> String {
+    if text.contains('@') { "has what is".to_owned() } else { format!("`{text}` is") }
 }
 
 fn read_endpoint(mut s: Section<'_, '_>) -> EndpointDraft {
@@ -143,16 +149,8 @@ fn read_endpoint(mut s: Section<'_, '_>) -> EndpointDraft {
         vip: at(&mut s, "vip", "write a free IPv4 address of the nodes' subnet, without a prefix"),
         proxy: at(&mut s, "proxy", "write \"haproxy\", \"nginx\" or \"none\""),
     };
-    if let Some(port) = &draft.port {
-        match port.value {
-            0 => s.error("port", "0 is not a port", "write a TCP port, 1 to 65535"),
-            STATS_PORT => s.error(
-                "port",
-                format!("{STATS_PORT} is where the proxy says how it is"),
-                "choose another port, 6443 for instance",
-            ),
-            _ => {}
-        }
+    if draft.port.as_ref().is_some_and(|port| port.value == 0) {
+        s.error("port", "0 is not a port", "write a TCP port, 1 to 65535");
     }
     s.finish();
     draft
@@ -291,7 +289,11 @@ fn read_registry(mut s: Section<'_, '_>) -> Option<At<Registry>> {
         let of_web = mirror.starts_with("https://") || mirror.starts_with("http://");
         let graphic = mirror.bytes().all(|b| b.is_ascii_graphic() && b != b'"');
         if !of_web || !graphic {
-            s.error("mirrors", format!("`{mirror}` is not a URL"), "write https://mirror.example.org");
+            s.error(
+                "mirrors",
+                format!("{} not a URL", quoted_is(mirror)),
+                "write https://mirror.example.org",
+            );
         } else if !is_registry_host(host_of(mirror)) {
             // What stands before an @ would be a password.
             s.error(

@@ -10,6 +10,8 @@ use std::fmt::Write as _;
 use std::io::{self, Cursor, Write as _};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use fatfs::{Date, DateTime, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider};
 
 use super::{Cluster, Node};
@@ -58,9 +60,10 @@ pub fn user_data(node: &Node, role: &Secret) -> Secret {
         text.push_str(line);
         text.push('\n');
     };
-    line(&format!("hostname: {}", node.name.short()));
+    // Between quotes: a name like 101 or on would be no text.
+    line(&format!("hostname: \"{}\"", node.name.short()));
     if node.name.short() != node.name.as_str() {
-        line(&format!("fqdn: {}", node.name));
+        line(&format!("fqdn: \"{}\"", node.name));
         // else cloud-init would set the short name at each boot, and the agent the Node's name
         line("prefer_fqdn_over_hostname: true");
     }
@@ -77,6 +80,11 @@ pub fn user_data(node: &Node, role: &Secret) -> Secret {
     line(&format!("  - path: {ROLE_FILE}"));
     line("    owner: root:root");
     line("    permissions: \"0600\"");
+    if role.expose().chars().any(breaks_a_block) {
+        line("    encoding: b64");
+        line(&format!("    content: {}", STANDARD.encode(role.expose())));
+        return Secret::new(text);
+    }
     line("    content: |");
     for content in role.expose().lines() {
         // no spaces on empty lines: a literal block keeps them either way
@@ -85,13 +93,18 @@ pub fn user_data(node: &Node, role: &Secret) -> Secret {
     Secret::new(text)
 }
 
+/// What a literal block of YAML cannot hold, or would take for the end of a line (YAML 1.1, sections 4.1 and 4.2).
+fn breaks_a_block(c: char) -> bool {
+    matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+}
+
 /// `texts` is everything else in the seed.
 pub fn meta_data(cluster: &Cluster, node: &Node, texts: &[&str]) -> String {
     let mut id = String::new();
     for byte in &digest_of(texts)[..8] {
         write!(id, "{byte:02x}").expect("a String takes every text");
     }
-    format!("instance-id: {}-{}-{id}\nlocal-hostname: {}\n", cluster.name, node.name, node.name)
+    format!("instance-id: {}-{}-{id}\nlocal-hostname: \"{}\"\n", cluster.name, node.name, node.name)
 }
 
 fn digest_of(texts: &[&str]) -> Vec<u8> {

@@ -94,7 +94,7 @@ pub fn read_registry(mut s: Section<'_, '_>) -> Option<Registry> {
     }
     for mirror in mirrors.iter().flatten() {
         if !(mirror.starts_with("https://") || mirror.starts_with("http://")) || mirror.contains([' ', '"']) {
-            s.error("mirrors", format!("`{mirror}` is not a URL"), "write https://mirror.example.org");
+            s.error("mirrors", "has what is not a URL", "write https://mirror.example.org");
         }
     }
     if username.is_some() != password.is_some() {

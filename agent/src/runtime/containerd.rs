@@ -4,12 +4,12 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use super::{is_docker_hub, login, of_mirror, path_of, quoted};
+use super::{LOGINS, is_docker_hub, login, of_mirror, path_of, quoted};
 use crate::facts::Facts;
 use crate::plan::{Action, FileSpec, Step, step};
 use crate::render::WRITTEN_BY;
 use crate::role::{Kubernetes, Registry};
-use crate::step::service::Service;
+use crate::step::service::{Leftover, Service};
 
 pub const SOCKET: &str = "unix:///run/containerd/containerd.sock";
 pub const UNIT: &str = "containerd.service";
@@ -29,7 +29,9 @@ pub fn steps(kubernetes: &Kubernetes, facts: &Facts, pause: &str) -> Vec<Step> {
         .answering("ctr", &["plugins", "ls"])
         .with_part("cri")
         .instead_of(super::docker::UNITS)
-        .instead_of(&[super::crio::UNIT]);
+        .instead_of(&[super::crio::UNIT])
+        .without(Leftover::Hosts(CERTS_D))
+        .without(Leftover::Logins(LOGINS));
     let title = "containerd with systemd cgroups and the given registries";
     vec![step("containerd", title, Action::Service(service))]
 }
@@ -145,6 +147,13 @@ pub fn registry_hosts(registry: &Registry, all: &[Registry]) -> Vec<(PathBuf, St
     let mut text = String::from(WRITTEN_BY);
     let _ = writeln!(text, "server = {}", quoted(&format!("https://{}", server_of(&registry.host))));
     text.push_str(&trust(registry));
+    // Without any host containerd 1.7 calls the file invalid, and verifies as if it were not there.
+    if registry.mirrors.is_empty() {
+        let own = format!("https://{}", server_of(&registry.host));
+        let _ = write!(text, "\n[host.{}]\n", quoted(&own));
+        text.push_str("capabilities = [\"pull\", \"resolve\", \"push\"]\n");
+        text.push_str(&trust(registry));
+    }
     for mirror in &registry.mirrors {
         let _ = write!(text, "\n[host.{}]\n", quoted(mirror));
         text.push_str("capabilities = [\"pull\", \"resolve\"]\n");

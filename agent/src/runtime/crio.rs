@@ -2,21 +2,24 @@
 
 use std::fmt::Write;
 
-use super::{LOGINS, host_of, logins_file, of_mirror, path_of, quoted};
+use super::{LOGINS, RUNC_IN_CONTAINER, host_of, logins_file, of_mirror, path_of, quoted};
 use crate::facts::Facts;
 use crate::plan::{Action, FileSpec, Step, step};
 use crate::render::WRITTEN_BY;
 use crate::role::Kubernetes;
-use crate::step::service::Service;
+use crate::step::service::{Leftover, Service};
 
 pub const SOCKET: &str = "unix:///run/crio/crio.sock";
 pub const UNIT: &str = "crio.service";
 /// Of registries that have a CA of their own, by the host that is asked, a mirror's too (containers-certs.d(5)).
 const CERTS_D: &str = "/etc/containers/certs.d";
 
-pub fn steps(kubernetes: &Kubernetes, pause: &str) -> Vec<Step> {
+pub fn steps(kubernetes: &Kubernetes, facts: &Facts, pause: &str) -> Vec<Step> {
     let mut files = vec![
-        FileSpec::public("/etc/crio/crio.conf.d/90-kindling.conf", config(kubernetes, pause)),
+        FileSpec::public(
+            "/etc/crio/crio.conf.d/90-kindling.conf",
+            config(kubernetes, pause, facts.keeps_oom_scores()),
+        ),
         FileSpec::public("/etc/containers/registries.conf.d/90-kindling.conf", registries(kubernetes)),
     ];
     for registry in &kubernetes.registries {
@@ -25,8 +28,10 @@ pub fn steps(kubernetes: &Kubernetes, pause: &str) -> Vec<Step> {
         }
     }
     files.extend(logins_file(kubernetes));
-    let service =
-        Service::new(UNIT, files).instead_of(super::docker::UNITS).instead_of(&[super::containerd::UNIT]);
+    let service = Service::new(UNIT, files)
+        .instead_of(super::docker::UNITS)
+        .instead_of(&[super::containerd::UNIT])
+        .without(Leftover::Logins(LOGINS));
     vec![step("crio", "CRI-O with systemd cgroups and the given registries", Action::Service(service))]
 }
 
@@ -41,14 +46,29 @@ pub fn lacking(facts: &Facts) -> Option<(&'static str, &'static str)> {
 ///
 /// The kubelet brings the login of an image's own registry; those of mirrors, and of what kubeadm pulls, CRI-O reads
 /// from the same file.
-pub fn config(kubernetes: &Kubernetes, pause: &str) -> String {
+///
+/// `keeps_oom_scores` is for system containers that may not lower a process's OOM score.
+pub fn config(kubernetes: &Kubernetes, pause: &str, keeps_oom_scores: bool) -> String {
+    let runtime = if keeps_oom_scores {
+        format!(
+            "default_runtime = \"kindling\"
+
+[crio.runtime.runtimes.kindling]
+runtime_path = {}
+runtime_root = \"/run/runc\"
+",
+            quoted(RUNC_IN_CONTAINER)
+        )
+    } else {
+        String::new()
+    };
     let logins = logins_file(kubernetes).map(|_| format!("global_auth_file = {}\n", quoted(LOGINS)));
     format!(
         "{WRITTEN_BY}
 [crio.runtime]
 cgroup_manager = \"systemd\"
 conmon_cgroup = \"pod\"
-
+{runtime}
 [crio.image]
 # kubeadm's: with another one the kubelet's garbage collection would take it for unused.
 pause_image = {}

@@ -7,31 +7,34 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::{containerd, is_docker_hub, logins_file, pretty};
+use super::{LOGINS, RUNC_IN_CONTAINER, containerd, is_docker_hub, logins_file, pretty};
 use crate::facts::Facts;
 use crate::plan::{Action, FileSpec, Step, step};
 use crate::render::WRITTEN_BY;
 use crate::role::{Kubernetes, Registry};
-use crate::step::service::Service;
+use crate::step::service::{Leftover, Service};
 
 /// cri-dockerd's; its unit in the image says the same.
 pub const SOCKET: &str = "unix:///run/cri-dockerd.sock";
 /// What must not run beside another runtime, what needs the other first.
 pub const UNITS: &[&str] = &["cri-docker.service", "docker.service"];
 
-pub fn steps(kubernetes: &Kubernetes, pause: &str) -> Vec<Step> {
+pub fn steps(kubernetes: &Kubernetes, facts: &Facts, pause: &str) -> Vec<Step> {
     let step = |id, title: &str, service| step(id, title, Action::Service(service));
     let below =
         Service::new(containerd::UNIT, vec![FileSpec::public(containerd::CONFIG, containerd_alone())])
             .answering("ctr", &["version"])
             .instead_of(&[super::crio::UNIT]);
-    let mut files = vec![FileSpec::public("/etc/docker/daemon.json", config(kubernetes))];
+    let mut files =
+        vec![FileSpec::public("/etc/docker/daemon.json", config(kubernetes, facts.keeps_oom_scores()))];
     for registry in &kubernetes.registries {
         files.extend(certificate(registry).map(|(path, text)| FileSpec::public(path, text)));
     }
     // dockerd keeps no login of its own: the kubelet brings that of the image's registry with each pull.
     files.extend(logins_file(kubernetes));
-    let docker = Service::new("docker.service", files).answering("docker", &["version"]);
+    let docker = Service::new("docker.service", files)
+        .answering("docker", &["version"])
+        .without(Leftover::Logins(LOGINS));
     let file = FileSpec::public("/etc/kindling/cri-dockerd.env", environment(pause));
     let shim = Service::new("cri-docker.service", vec![file]);
     vec![
@@ -46,12 +49,6 @@ pub fn lacking(facts: &Facts) -> Option<(&'static str, &'static str)> {
         return Some((
             "this image has no docker",
             "write `runtime = \"containerd\"` in cluster.toml, or bake docker into the image",
-        ));
-    }
-    if facts.container.is_some() && facts.no_sys_resource {
-        return Some((
-            "docker starts no pod in a system container that may not lower OOM scores (CAP_SYS_RESOURCE)",
-            "write `runtime = \"containerd\"` in cluster.toml, which does without, or run these machines as VMs",
         ));
     }
     (!facts.cri_dockerd).then_some((
@@ -75,7 +72,9 @@ fn environment(pause: &str) -> String {
 ///
 /// Docker's own bridge and firewall rules are off: pods have their network from CNI, and Docker's DROP
 /// policy for forwarded packets would cut them from the pods of other nodes.
-pub fn config(kubernetes: &Kubernetes) -> String {
+///
+/// `keeps_oom_scores` is for system containers that may not lower a process's OOM score.
+pub fn config(kubernetes: &Kubernetes, keeps_oom_scores: bool) -> String {
     let mirrors: Vec<&String> = kubernetes
         .registries
         .iter()
@@ -94,6 +93,10 @@ pub fn config(kubernetes: &Kubernetes) -> String {
         "iptables": false,
         "ip-masq": false,
     });
+    if keeps_oom_scores {
+        options["runtimes"] = json!({ "kindling": { "path": RUNC_IN_CONTAINER } });
+        options["default-runtime"] = json!("kindling");
+    }
     if !mirrors.is_empty() {
         options["registry-mirrors"] = json!(mirrors);
     }

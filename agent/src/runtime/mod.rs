@@ -15,6 +15,9 @@ use crate::render::WRITTEN_BY;
 use crate::role::types::{RuntimeName, Secret};
 use crate::role::{Kubernetes, Registry};
 
+/// Of the image: runc for a system container that may not lower OOM scores, which containerd does without.
+const RUNC_IN_CONTAINER: &str = "/usr/lib/kindling/runc-in-container";
+
 /// Where kubeadm, the kubelet and crictl find the runtime. With several in the image kubeadm refuses to guess, so it is
 /// always named.
 pub fn socket(runtime: RuntimeName) -> &'static str {
@@ -41,8 +44,8 @@ pub fn steps(kubernetes: &Kubernetes, facts: &Facts) -> Vec<Step> {
     let pause = pause.as_str();
     let mut steps = match kubernetes.runtime {
         RuntimeName::Containerd => containerd::steps(kubernetes, facts, pause),
-        RuntimeName::Docker => docker::steps(kubernetes, pause),
-        RuntimeName::Crio => crio::steps(kubernetes, pause),
+        RuntimeName::Docker => docker::steps(kubernetes, facts, pause),
+        RuntimeName::Crio => crio::steps(kubernetes, facts, pause),
     };
     let file = FileSpec::public("/etc/crictl.yaml", crictl(socket(kubernetes.runtime)));
     steps.push(step("crictl", "crictl knows the runtime", Action::Files(vec![file])));
@@ -96,6 +99,13 @@ pub fn registry_logins(kubernetes: &Kubernetes) -> Option<String> {
 /// a registry's password would reach its mirrors and a mirror's own login would not be used.
 fn logins_file(kubernetes: &Kubernetes) -> Option<FileSpec> {
     registry_logins(kubernetes).map(|text| FileSpec::secret(LOGINS, text))
+}
+
+/// Whether a text is [`registry_logins`]'s, with whatever hosts and passwords: nothing but hosts and their logins, as it is laid
+/// out there.
+pub fn is_logins_file(text: &str) -> bool {
+    let Ok(value) = serde_json::from_str::<Value>(text) else { return false };
+    value.as_object().is_some_and(|file| file.keys().eq(["auths"])) && text == pretty(&value)
 }
 
 /// User and password in one word (RFC 7617).

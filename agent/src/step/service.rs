@@ -1,12 +1,13 @@
 //! A system service with its files: checked before it is started, restarted only when they changed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Context, Found, files};
 use crate::error::StepError;
 use crate::host::{Command, Host, read_text};
 use crate::plan::FileSpec;
+use crate::render::WRITTEN_BY;
 use crate::retry::{Attempt, Patience, wait};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +25,48 @@ pub struct Service {
     pub instead_of: Vec<&'static str>,
     /// A file that, where it is there, says in its first line why the unit must not be started yet.
     pub unless: Option<&'static str>,
+    /// What an earlier role file may have left where the service reads it.
+    pub leftovers: Vec<Leftover>,
+}
+
+/// Files that the role file names no more, as far as Kindling wrote them.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Leftover {
+    /// `HOST/hosts.toml` below this folder, and the CA beside it.
+    Hosts(&'static str),
+    /// The logins to registries, as Kindling writes them.
+    Logins(&'static str),
+}
+
+impl Leftover {
+    /// Those that are there and are not `wanted`.
+    fn found(&self, host: &dyn Host, wanted: &[FileSpec]) -> Result<Vec<PathBuf>, StepError> {
+        let is_wanted = |path: &Path| wanted.iter().any(|file| file.path == path);
+        let read = |path: &Path| -> Result<String, StepError> {
+            let bytes = host.read(path).map_err(|error| StepError::file("read", path, &error))?;
+            Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default())
+        };
+        let mut found = Vec::new();
+        match self {
+            Self::Hosts(folder) => {
+                let folder = Path::new(folder);
+                let names = host.list(folder).map_err(|error| StepError::file("read", folder, &error))?;
+                for name in names {
+                    let hosts = folder.join(name).join("hosts.toml");
+                    if !is_wanted(&hosts) && read(&hosts)?.starts_with(WRITTEN_BY) {
+                        found.extend([hosts.with_file_name("ca.crt"), hosts]);
+                    }
+                }
+            }
+            Self::Logins(path) => {
+                let path = Path::new(path);
+                if !is_wanted(path) && crate::runtime::is_logins_file(&read(path)?) {
+                    found.push(path.to_owned());
+                }
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// A unit's own deadlines end it sooner.
@@ -48,7 +91,16 @@ pub fn act_off(units: &[&'static str], cx: &mut Context<'_>) -> Result<(), StepE
 
 impl Service {
     pub fn new(unit: &'static str, files: Vec<FileSpec>) -> Self {
-        Self { unit, files, checker: None, probe: None, part: None, instead_of: Vec::new(), unless: None }
+        Self {
+            unit,
+            files,
+            checker: None,
+            probe: None,
+            part: None,
+            instead_of: Vec::new(),
+            unless: None,
+            leftovers: Vec::new(),
+        }
     }
 
     pub fn checked_by(mut self, program: &'static str, args: &[&'static str]) -> Self {
@@ -64,6 +116,19 @@ impl Service {
     pub fn instead_of(mut self, units: &[&'static str]) -> Self {
         self.instead_of.extend(units);
         self
+    }
+
+    pub fn without(mut self, leftover: Leftover) -> Self {
+        self.leftovers.push(leftover);
+        self
+    }
+
+    fn left_over(&self, host: &dyn Host) -> Result<Vec<PathBuf>, StepError> {
+        let mut all = Vec::new();
+        for leftover in &self.leftovers {
+            all.extend(leftover.found(host, &self.files)?);
+        }
+        Ok(all)
     }
 
     pub fn unless(mut self, file: &'static str) -> Self {
@@ -106,6 +171,9 @@ impl Service {
         if !list.is_empty() {
             return Ok(Found::Differs(list.join(", ")));
         }
+        if let Some(path) = self.left_over(cx.host)?.last() {
+            return Ok(Found::Differs(format!("{} is not in the role file any more", path.display())));
+        }
         // The files may be new and the daemon may still run with the old ones.
         if cx.interrupted {
             return Ok(Found::Differs("an earlier run was interrupted here".into()));
@@ -136,6 +204,10 @@ impl Service {
         self.check_candidate(cx.host)?;
         if let Some(file) = self.files.first() {
             files::write(cx.host, file)?;
+        }
+        // A CA before the file that would not be verified without it.
+        for path in self.left_over(cx.host)?.iter().rev() {
+            files::remove(cx.host, path)?;
         }
         act_off(&self.instead_of, cx)?;
         if !is_enabled(cx.host, self.unit) {

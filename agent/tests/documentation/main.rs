@@ -190,6 +190,33 @@ fn every_command_parses_and_every_target_is_there() {
 }
 
 /// What nobody reads of is not there.
+/// An agent refuses an image of another version than its cluster file's: who bakes and writes what the documents show has one.
+#[test]
+fn what_is_baked_is_what_the_cluster_files_name() {
+    let examples: BTreeSet<&str> = kindling::cluster::new::EXAMPLES
+        .iter()
+        .flat_map(|(_, text)| {
+            text.lines().filter_map(|line| line.strip_prefix("kubernetes = \"v")?.strip_suffix('"'))
+        })
+        .collect();
+    assert_eq!(examples.len(), 1, "the examples name several versions: {examples:?}");
+    let mut baked = 0;
+    for name in documents().into_iter().map(|(name, _)| name) {
+        let text = fs::read_to_string(root().join(&name)).unwrap();
+        // CONTRIBUTING.md's are those of tests.
+        for rest in text.split("KUBERNETES_VERSION=").skip(1).filter(|_| name != "CONTRIBUTING.md") {
+            let version: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+            let version = version.trim_end_matches('.');
+            assert!(
+                version.is_empty() || examples.contains(version),
+                "{name} bakes {version}, the examples are {examples:?}"
+            );
+            baked += usize::from(!version.is_empty());
+        }
+    }
+    assert!(baked > 5, "only {baked} were found");
+}
+
 #[test]
 fn every_command_is_shown_in_a_document() {
     fn names(command: &clap::Command, path: &str, list: &mut Vec<String>) {
