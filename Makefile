@@ -101,7 +101,7 @@ lint: ## rustfmt, clippy, shellcheck, the dependencies' licences and advisories;
 
 .PHONY: clean
 clean: ## Remove what was built, and clusters that run of it; what is kept in KINDLING_CACHE stays
-	@for state in build/*/state; do [ ! -d "$$state" ] || target/release/kindling down --cluster "$${state%/state}/cluster.toml" --state "$$state" || exit 1; done
+	@for state in build/*/state; do [ ! -d "$$state" ] || { [ -x target/release/kindling ] || { echo "$$state may be of a running cluster, which needs target/release/kindling to be removed: make build, or remove that folder" >&2; exit 1; }; target/release/kindling down --cluster "$${state%/state}/cluster.toml" --state "$$state" || exit 1; }; done
 	rm -rf build target
 
 # The image that the tests and the demo boot: Debian 13 with the Kubernetes that tests/kubernetes/build makes.

@@ -199,7 +199,7 @@ print(source.get_instance_id(), source.metadata["local-hostname"])
         let seed = scratch.path("seeds").join(node);
         let meta_data = fs::read_to_string(seed.join("meta-data")).unwrap();
         let told: Vec<&str> = text.split_whitespace().collect();
-        assert_eq!(meta_data, format!("instance-id: {}\nlocal-hostname: {}\n", told[0], told[1]));
+        assert_eq!(meta_data, format!("instance-id: {}\nlocal-hostname: \"{}\"\n", told[0], told[1]));
         assert_eq!(fs::read(out.join("user-data")).unwrap(), fs::read(seed.join("user-data")).unwrap());
         let files: Vec<_> =
             fs::read_dir(out.join("etc/systemd/network")).unwrap().map(|f| f.unwrap().path()).collect();

@@ -20,14 +20,13 @@ run_mkosi() { # FOLDER ARGUMENTS...
     shift
     [[ $folder != "$IMAGE/tools" ]] || option=$(debian_mirror_option)
     mkdir -p "$CACHE/packages" "$CACHE/workspace"
-    [[ $option != MIRROR= || $DISTRO != debian ]] || option+=' (and for security updates SECURITY_MIRROR=)'
     # mkosi would give a proxy, with its password, to apt as an argument; it is in apt's settings, see `sandbox_proxy`.
     env -u http_proxy -u https_proxy -u HTTP_PROXY -u HTTPS_PROXY "${MKOSI[@]}" --directory "$folder" \
         --package-cache-dir "$CACHE/packages" --workspace-directory "$CACHE/workspace" "$@" build >"$log" 2>&1 || {
         # Progress bars are one long line.
         tr '\r' '\n' <"$log" | grep -v '%$' | tail -n 40 >&2
         die "mkosi failed in $folder (whole log: $log). Where packages could not be fetched: $option names another mirror,
-PROXY= the way there, EXTRA_CA= the CA of its certificate"
+PROXY= the way there, EXTRA_CA= the CA of its certificate, SECURITY_MIRROR= another place of Debian's security updates"
     }
 }
 
@@ -36,7 +35,8 @@ run_mkosi_for_node() { # FOLDER ARGUMENTS...
     shift
     # mkosi's own cache of installed packages, so that a changed setting costs no installation. It tells images apart by
     # distribution only, hence a folder for each, and for each source of Kubernetes, whose packages differ.
-    local incremental=$CACHE/$KIND/incremental-${folder##*/}-$KUBERNETES
+    # Its packages are another's where there is no archive of security updates.
+    local incremental=$CACHE/$KIND/incremental-${folder##*/}-$KUBERNETES${WITHOUT_SECURITY:+-without-security}
     mkdir -p "$incremental"
     run_mkosi "$folder" "${PLATFORM[@]}" --tools-tree "$TOOLS" --sandbox-tree "$CACHE/sandbox-$DISTRO" \
         --cache-directory "$incremental" --incremental yes "$@"

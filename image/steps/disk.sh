@@ -93,14 +93,13 @@ tree_is_used() { grep -qsF "lowerdir=$OUT/tree" /proc/[0-9]*/mountinfo; }
 # The old outputs stay until all new ones are complete, and a tree until nothing runs of it any more.
 publish() {
     local new=$OUT/new
+    tree_is_used || rm -rf "$OUT"/old "$OUT"/old-*
     [[ -d $new ]] || return 0
     # Of the disk before this one: another root, or a kernel with another signature.
     rm -rf "$OUT/update"
     if [[ -d $new/tree ]]; then
         if tree_is_used; then
             say "machines run of $OUT/tree: it stays until they are gone, as $OUT/old-$$"
-        else
-            rm -rf "$OUT"/old-*
         fi
         [[ ! -d $OUT/tree ]] || mv "$OUT/tree" "$OUT/old-$$"
         rm -rf "$OUT"/{kindling.raw,kindling.qcow2,kindling.efi,kindling.roothash,SHA256SUMS,sbom.spdx.json,provenance.json,.tree,.disk}

@@ -81,7 +81,7 @@ digest() { # [-L] PATH...
     if [[ ${1-} == -L ]]; then links=$1 && shift; fi
     for path in "$@"; do [[ ! -e $path ]] || list+=("$path"); done
     ((${#list[@]})) || { echo none; return; }
-    seen=$({ echo "$links" && find "$links" "${list[@]}" -printf '%p %m %s %T@ %l\n' | LC_ALL=C sort; } | sha256sum | cut -c1-32)
+    seen=$({ echo "2 $links" && find "$links" "${list[@]}" -printf '%p %m %s %T@ %l\n' | LC_ALL=C sort; } | sha256sum | cut -c1-32)
     known=$CACHE/digests/$seen
     [[ ! -s $known ]] || { cat "$known"; return; }
     sum=$(for path in "${list[@]}"; do
@@ -120,16 +120,17 @@ keys() {
     local common_inputs=(image/release image/tools image/steps/base.sh)
     EPOCH=${SOURCE_DATE_EPOCH:-$(epoch image agent Cargo.toml Cargo.lock)}
     # Of the last bake with REFRESH=1: all that follows goes by it, too.
-    local refreshed security=
+    local refreshed mirror=${DEBIAN_MIRROR-}
     refreshed=$(cat "$CACHE/$KIND/refreshed" 2>/dev/null || true)
     [[ -n ${SOURCE_DATE_EPOCH-} || -z $refreshed ]] || ((EPOCH > refreshed)) || EPOCH=$refreshed
     # The one thing about mirrors that changes what is in the image.
-    [[ $DISTRO != debian || -z ${MIRROR-} || $MIRROR == */debian || -n ${SECURITY_MIRROR-} ]] || security=none
+    mirror=${MIRROR:-$mirror} WITHOUT_SECURITY=
+    [[ $DISTRO != debian || -z $mirror || $mirror == */debian || -n ${SECURITY_MIRROR-} ]] || WITHOUT_SECURITY=yes
     EPOCH_BASE=$(epoch image/mkosi.{conf,conf.d,extra,profiles,postinst.chroot,finalize} "${common_inputs[@]}")
     EPOCH_INITRD=$(epoch image/initrd "${common_inputs[@]}")
-    KEY_BASE=$(combine "$EPOCH_BASE" "$KIND" "${EXTRA_PACKAGES[*]}" "$KUBERNETES" "$KUBERNETES_VERSION" "$debs" "$common" "$refreshed" "$security" \
+    KEY_BASE=$(combine "$EPOCH_BASE" "$KIND" "${EXTRA_PACKAGES[*]}" "$KUBERNETES" "$KUBERNETES_VERSION" "$debs" "$common" "$refreshed" "$WITHOUT_SECURITY" \
         "$(digest "$IMAGE"/mkosi.{conf,conf.d,extra,profiles,postinst.chroot,finalize})")
-    KEY_INITRD=$(combine "$EPOCH_INITRD" "$KIND" "$common" "$refreshed" "$security" "$(digest "$IMAGE/initrd")")
+    KEY_INITRD=$(combine "$EPOCH_INITRD" "$KIND" "$common" "$refreshed" "$WITHOUT_SECURITY" "$(digest "$IMAGE/initrd")")
     KEY_IMAGES=$(combine "$images" "$(digest "$IMAGE"/steps/{store.sh,images.sh,image-names,fill-store,settle-store})")
     KEY_TREE=$(combine "$EPOCH" "$KEY_BASE" "$KEY_IMAGES" "$kubernetes" "$(digest "$AGENT")" "$(cri_dockerd_key)" \
         "$(digest -L ${EXTRA_CA:+"$EXTRA_CA"} ${SSH_KEY:+"$SSH_KEY"})" \

@@ -109,7 +109,7 @@ tell_of() { # POD
 # The same, to be looked at: a demo's last word.
 show_names() {
     local all
-    eventually "the pods that show it are wanted" 15 workload
+    eventually "a small web server is asked for on each node" 15 workload
     eventually "the cluster tells its nodes" 15 kubectl get nodes -o jsonpath='{range .items[*]}{.metadata.name}{"\n"}{end}'
     mapfile -t all <"$work/last"
     within "from each node the name of a Service, web, leads to a pod of another one" 180 names_lead_elsewhere "${all[@]}"

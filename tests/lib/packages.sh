@@ -49,7 +49,7 @@ apt_install() {
         fi
         enabled=$(units_that_start)
         "${apt[@]}" update && DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -y --no-install-recommends "$@" || exit 1
-        comm -13 <(printf '%s\n' "$enabled") <(units_that_start) | while read -r unit; do
+        LC_ALL=C comm -13 <(printf '%s\n' "$enabled") <(units_that_start) | while read -r unit; do
             echo "$unit of what was installed stays off: systemctl enable it if it is wanted" >&2
             systemctl disable --quiet "$unit" 2>/dev/null || true
         done
@@ -59,6 +59,7 @@ apt_install() {
 units_that_start() { systemctl list-unit-files --no-legend --state=enabled 2>/dev/null | cut -d ' ' -f 1 | LC_ALL=C sort || true; }
 
 # Machines of the tests and servers on loopback are asked by nobody's proxy.
+no_proxy=${no_proxy:-${NO_PROXY-}}
 export no_proxy=${no_proxy:+$no_proxy,}127.0.0.1,localhost,10.0.0.0/24
 export NO_PROXY=$no_proxy
 

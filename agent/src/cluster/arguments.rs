@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::seed;
 use crate::input::Section;
 use crate::role::components::{Component, Objection, objections};
 use crate::role::types::KubernetesVersion;
@@ -303,7 +304,7 @@ fn read(s: &mut Section<'_, '_>, refused: fn(&str) -> Option<Refusal>) -> BTreeM
             continue;
         }
         let Some(value) = value else { continue };
-        if value.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
+        if !seed::takes_line(&value) {
             s.error(
                 &key,
                 "has a line break or another control character",

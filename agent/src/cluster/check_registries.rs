@@ -35,7 +35,9 @@ pub fn registries(draft: &Draft, findings: &Findings) {
             );
         }
         let mut mirrors = BTreeSet::new();
-        for mirror in registry.value.mirrors.iter().map(|mirror| mirror.trim_end_matches('/')) {
+        // What has an @ is refused already, and not repeated: there is a password in it.
+        let told = registry.value.mirrors.iter().filter(|mirror| !mirror.contains('@'));
+        for mirror in told.map(|mirror| mirror.trim_end_matches('/')) {
             if !mirrors.insert(mirror) {
                 error(
                     findings,

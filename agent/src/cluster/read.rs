@@ -303,7 +303,10 @@ fn read_registry(mut s: Section<'_, '_>) -> Option<At<Registry>> {
             );
         }
     }
-    if ca.as_ref().is_some_and(|ca| !super::pki::is_certificate(ca)) {
+    if ca
+        .as_ref()
+        .is_some_and(|ca| !super::pki::is_certificate(ca) || !ca.lines().all(super::seed::takes_line))
+    {
         s.error(
             "ca",
             "is not a PEM certificate",

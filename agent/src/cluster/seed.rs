@@ -10,8 +10,6 @@ use std::fmt::Write as _;
 use std::io::{self, Cursor, Write as _};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use fatfs::{Date, DateTime, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider};
 
 use super::{Cluster, Node};
@@ -80,11 +78,6 @@ pub fn user_data(node: &Node, role: &Secret) -> Secret {
     line(&format!("  - path: {ROLE_FILE}"));
     line("    owner: root:root");
     line("    permissions: \"0600\"");
-    if role.expose().chars().any(breaks_a_block) {
-        line("    encoding: b64");
-        line(&format!("    content: {}", STANDARD.encode(role.expose())));
-        return Secret::new(text);
-    }
     line("    content: |");
     for content in role.expose().lines() {
         // no spaces on empty lines: a literal block keeps them either way
@@ -93,9 +86,12 @@ pub fn user_data(node: &Node, role: &Secret) -> Secret {
     Secret::new(text)
 }
 
-/// What a literal block of YAML cannot hold, or would take for the end of a line (YAML 1.1, sections 4.1 and 4.2).
-fn breaks_a_block(c: char) -> bool {
-    matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+/// Whether the seed can hold a text: it lies in a literal block of YAML, which cannot have some characters, and takes others for the
+/// end of a line (YAML 1.1, sections 4.1 and 4.2). In one line it has no control characters, either.
+pub fn takes_line(text: &str) -> bool {
+    !text.chars().any(|c| {
+        c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+    })
 }
 
 /// `texts` is everything else in the seed.

@@ -205,9 +205,9 @@ impl Service {
         if let Some(file) = self.files.first() {
             files::write(cx.host, file)?;
         }
-        // A CA before the file that would not be verified without it.
-        for path in self.left_over(cx.host)?.iter().rev() {
-            files::remove(cx.host, path)?;
+        // A CA first: it would stay, and count, where the power goes before its turn.
+        for path in self.left_over(cx.host)? {
+            files::remove(cx.host, &path)?;
         }
         act_off(&self.instead_of, cx)?;
         if !is_enabled(cx.host, self.unit) {
