@@ -3,7 +3,7 @@
 mod cluster_support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -47,7 +47,7 @@ fn api(ca: &Pair, status: &'static str) -> (SocketAddr, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let thread = std::thread::spawn(move || {
-        let (stream, _) = listener.accept().unwrap();
+        let stream = asked_within_a_minute(&listener);
         let mut stream = StreamOwned::new(ServerConnection::new(Arc::new(config)).unwrap(), stream);
         let mut asked = String::new();
         let mut bytes = [0; 4096];
@@ -70,6 +70,24 @@ fn api(ca: &Pair, status: &'static str) -> (SocketAddr, JoinHandle<String>) {
     (address, thread)
 }
 
+/// A command that never asks must fail the test, not stop it.
+fn asked_within_a_minute(listener: &TcpListener) -> TcpStream {
+    let minute = std::time::Duration::from_secs(60);
+    listener.set_nonblocking(true).unwrap();
+    let begun = std::time::Instant::now();
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).unwrap();
+                stream.set_read_timeout(Some(minute)).unwrap();
+                return stream;
+            }
+            Err(error) => assert!(begun.elapsed() < minute, "nobody asked: {error}"),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
 /// A folder with a cluster file and secrets whose token was made so long ago.
 fn folder(made: Duration) -> (Scratch, Secrets) {
     let scratch = Scratch::new();
@@ -77,7 +95,7 @@ fn folder(made: Duration) -> (Scratch, Secrets) {
     let old = Secrets { token_made: OffsetDateTime::now_utc() - made, ..secrets.clone() };
     // Nobody answers there: the port is that of a service that no machine has any more.
     let text = "version = 1\nname = \"later\"\nkubernetes = \"v1.32.3\"\n[endpoint]\nby = \"external\"\n\
-                host = \"127.0.0.1\"\nport = 9\n[network]\ngateway = \"10.0.0.2\"\n[nodes]\n\
+                host = \"localhost\"\nport = 9\n[network]\ngateway = \"10.0.0.2\"\n[nodes]\n\
                 cp1 = { role = \"control-plane\", address = \"10.0.0.11/24\" }\n\
                 w9 = { role = \"worker\", address = \"10.0.0.29/24\" }\n";
     scratch.write("cluster.toml", text);
@@ -151,7 +169,7 @@ fn where_nobody_answers_a_good_token_of_the_secrets_is_taken_aloud_and_an_expire
     let (scratch, secrets) = folder(Duration::hours(1));
     let (output, said) = render(&scratch, &[]);
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("the cluster does not answer at 127.0.0.1:9"), "{said}");
+    assert!(said.contains("the cluster does not answer at localhost:9"), "{said}");
     assert!(said.contains("the seed of w9 has the token of the secrets, good until"), "{said}");
     assert_eq!(role(&scratch).kubernetes().unwrap().token, secrets.token);
 
