@@ -83,7 +83,7 @@ pub struct Interface {
 }
 
 impl Facts {
-    /// A system container that may not lower OOM scores: the runtime must leave them as they are.
+    /// A system container without CAP_SYS_RESOURCE: the runtime must leave OOM scores as they are, and give no pod that capability.
     pub fn keeps_oom_scores(&self) -> bool {
         self.container.is_some() && self.no_sys_resource
     }

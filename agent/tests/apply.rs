@@ -10,11 +10,9 @@ use kindling::facts::Facts;
 use kindling::host::Host;
 use kindling::host::fake::{Cut, Fake};
 use kindling::plan::plan;
-use kindling::role::types::RuntimeName;
-use kindling::runtime::socket;
 use kindling::status::{State, StepState};
 use kindling::step::certificates::Certificates;
-use support::{Told, facts, machine, run, spec, spec_with, with_runtime};
+use support::{Told, facts, machine, run, spec, spec_with};
 
 const NODES: [&str; 7] = ["cp1", "cp2", "w1", "ha1", "etcd1", "xcp1", "xcp2"];
 /// Those that an older kubeadm joins in another way: 1.32 has the kubelet's certificate before the etcd member, and 1.34
@@ -417,98 +415,6 @@ fn a_containerd_without_its_cri_plugin_is_restarted() {
     );
     assert!(failure.retry);
     assert_eq!(run(&spec, &host).state, State::Done);
-}
-
-#[test]
-fn only_the_runtime_that_is_chosen_runs() {
-    let host = machine("w1");
-    for (runtime, runs, rests) in [
-        (RuntimeName::Docker, &["containerd", "docker", "cri-docker"][..], &["crio"][..]),
-        (RuntimeName::Crio, &["crio"], &["containerd", "docker", "cri-docker"]),
-        (RuntimeName::Containerd, &["containerd"], &["crio", "docker", "cri-docker"]),
-    ] {
-        let spec = with_runtime("w1", runtime);
-        let facts = Facts { docker: true, cri_dockerd: true, crio: true, ..facts(&spec, &host) };
-        let status = apply(&spec, &facts, &plan(&spec, &facts), &host, &mut Told::default());
-        assert_eq!(status.state, State::Done, "{:?}", status.failure);
-        let enabled = host.disk.borrow().enabled.clone();
-        let has = |name: &&str| enabled.contains(&format!("{name}.service"));
-        assert!(runs.iter().all(has) && !rests.iter().any(has), "{runtime:?}: {enabled:?}");
-        // kubeadm, the kubelet and crictl are told of one socket.
-        let socket = socket(runtime);
-        let steps = plan(&spec, &facts);
-        for path in ["/etc/crictl.yaml", "/etc/kindling/kubeadm.yaml"] {
-            let file = steps.iter().flat_map(|step| step.files()).find(|file| file.path == Path::new(path));
-            assert!(file.unwrap().content.contains(socket), "{path} has no {socket}");
-        }
-    }
-}
-
-/// runc would end where a machine's limits forbid what a pod's container asks for.
-#[test]
-fn where_oom_scores_cannot_be_lowered_the_runtime_is_told_to_leave_them() {
-    let host = machine("w1");
-    for (runtime, path, word) in [
-        (RuntimeName::Docker, "/etc/docker/daemon.json", "runc-in-container"),
-        (RuntimeName::Crio, "/etc/crio/crio.conf.d/90-kindling.conf", "runc-in-container"),
-        (RuntimeName::Containerd, "/etc/containerd/config.toml", "restrict_oom_score_adj = true"),
-    ] {
-        let spec = with_runtime("w1", runtime);
-        for (container, no_sys_resource, told) in
-            [(Some("systemd-nspawn"), true, true), (None, true, false), (None, false, false)]
-        {
-            let container = container.map(str::to_owned);
-            let facts = Facts {
-                container,
-                no_sys_resource,
-                docker: true,
-                cri_dockerd: true,
-                crio: true,
-                ..facts(&spec, &host)
-            };
-            let steps = plan(&spec, &facts);
-            let file = steps.iter().flat_map(|step| step.files()).find(|file| file.path == Path::new(path));
-            let content = &file.unwrap_or_else(|| panic!("no {path}")).content;
-            assert_eq!(content.contains(word), told, "{runtime:?}: {content}");
-        }
-    }
-}
-
-/// A mirror, its CA or a password that the operator took out of the cluster file.
-#[test]
-fn what_the_role_file_says_no_more_of_registries_is_gone_from_the_machine() {
-    const HOSTS: &str = "/etc/containerd/certs.d/gone.test/hosts.toml";
-    const OWN: &str = "/etc/containerd/certs.d/own.test/hosts.toml";
-    const LOGINS: &str = "/var/lib/kubelet/config.json";
-    let read = |host: &Fake, path: &str| host.read(Path::new(path)).unwrap();
-    let (spec, host) = (spec("w1"), machine("w1"));
-    run(&spec, &host);
-    let logins = "{\n  \"auths\": {\n    \"gone.test\": {\n      \"auth\": \"YTpi\"\n    }\n  },\n  \"x-written-by\": \"kindling\"\n}\n";
-    for (path, text) in [
-        (
-            HOSTS,
-            "# Written by Kindling from the role file: changes are lost at the next run.\n\nserver = \"https://gone.test\"\nskip_verify = true\n",
-        ),
-        ("/etc/containerd/certs.d/gone.test/ca.crt", "a CA"),
-        (OWN, "server = \"https://own.test\"\n"),
-        (LOGINS, logins),
-    ] {
-        host.write(Path::new(path), text.as_bytes(), 0o644).unwrap();
-    }
-    let status = run(&spec, &host);
-    let step = status.steps.iter().find(|step| step.id == "containerd").unwrap();
-    assert_eq!((status.state, step.state), (State::Done, StepState::Done), "{:?}", status.failure);
-    assert_eq!(read(&host, HOSTS), None);
-    assert_eq!(read(&host, "/etc/containerd/certs.d/gone.test/ca.crt"), None);
-    assert_eq!(read(&host, LOGINS), None, "a password is left");
-    assert!(read(&host, OWN).is_some(), "an operator's own file");
-    // What an operator put there is another matter.
-    host.write(Path::new(LOGINS), b"{\"auths\": {}}", 0o600).unwrap();
-    assert_eq!(
-        run(&spec, &host).steps.iter().find(|step| step.id == "containerd").unwrap().state,
-        StepState::Unchanged
-    );
-    assert!(read(&host, LOGINS).is_some());
 }
 
 /// What systemd has not read, and what was started before, is without it.

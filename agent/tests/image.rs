@@ -43,51 +43,6 @@ fn a_node_says_its_image_once_and_anew_after_an_update() {
     assert_eq!(state(&run(&spec, &host, "1.37.3-new", None)), StepState::Unchanged);
 }
 
-/// What runc is given is what the machine can do, however it is told where the files are.
-#[test]
-fn runc_in_a_container_lowers_no_score_and_gives_no_capability_that_it_has_not() {
-    let scratch = std::env::temp_dir().join(format!("kindling-runc-{}", std::process::id()));
-    let bundle = scratch.join("a bundle");
-    std::fs::create_dir_all(&bundle).unwrap();
-    let fake = scratch.join("runc");
-    std::fs::write(&fake, "#!/bin/sh\necho \"$@\"\n").unwrap();
-    std::fs::set_permissions(&fake, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let script =
-        concat!(env!("CARGO_MANIFEST_DIR"), "/../image/mkosi.extra/usr/lib/kindling/runc-in-container");
-    let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
-    let text = r#"{"process":{"capabilities":{"bounding":["CAP_SYS_RESOURCE","CAP_CHOWN"],"permitted":["CAP_CHOWN","CAP_SYS_RESOURCE"],"effective":["CAP_SYS_RESOURCE"]},"oomScoreAdj":-998}}"#;
-    let config = bundle.join("config.json");
-    let file = config.to_str().unwrap();
-    let folder = bundle.to_str().unwrap();
-    for arguments in [
-        vec!["--root", "/run/runc", "create", "--bundle", folder, "id"],
-        vec!["create", &*format!("--bundle={folder}"), "id"],
-        vec!["create", "-b", folder, "id"],
-        vec!["exec", "--process", file, "id"],
-    ] {
-        std::fs::write(&config, text).unwrap();
-        let path = format!("{}:/usr/bin:/bin", scratch.display());
-        let output =
-            std::process::Command::new("sh").arg(script).args(&arguments).env("PATH", path).output().unwrap();
-        assert_eq!(
-            String::from_utf8_lossy(&output.stdout).trim(),
-            arguments.join(" "),
-            "runc gets what was given"
-        );
-        let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
-        let process = &json["process"];
-        assert_eq!(process["oomScoreAdj"].to_string(), own.trim(), "{arguments:?}");
-        for (set, left) in [("bounding", 1), ("permitted", 1), ("effective", 0)] {
-            let names = process["capabilities"][set].as_array().unwrap();
-            assert!(
-                names.len() == left && names.iter().all(|name| name == "CAP_CHOWN"),
-                "{arguments:?}: {process}"
-            );
-        }
-    }
-    std::fs::remove_dir_all(&scratch).unwrap();
-}
-
 #[test]
 fn the_login_banner_names_the_node_its_image_its_state_and_where_to_look() {
     let (spec, host) = (spec("w1"), Fake::new());

@@ -1,9 +1,12 @@
 //! What becomes of a command whose output, or whose peer, goes away.
 
+mod cluster_support;
+
 use std::fs::OpenOptions;
 use std::io::Read;
 use std::process::{Command, Stdio};
 
+use cluster_support::Scratch;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -31,16 +34,13 @@ fn a_reader_that_goes_away_is_no_error() {
 /// A cluster file with a slip in it is judged as one, not as the role file of a node.
 #[test]
 fn a_slip_does_not_make_a_role_file_of_a_cluster_file() {
-    let folder = std::env::temp_dir().join(format!("kindling-slip-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let file = folder.join("cluster.toml");
+    let scratch = Scratch::new();
     let text = "version = 1\nname = \"kang\"\nkubernetes = \"v1.37.2\"\n[endpoint]\nby = \"external\"\nhost = \"lb.kang.org\"\n\
                 [network]\ngateway = \"10.0.0.2\"\n[node.cp1]\nrole = \"control-plane\"\naddress = \"10.0.0.11/24\"\n";
-    std::fs::write(&file, text).unwrap();
+    let file = scratch.write("cluster.toml", text);
     let output = kindling(&["check", file.to_str().unwrap()]).output().unwrap();
     let told =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    std::fs::remove_dir_all(&folder).unwrap();
     assert!(told.contains("node: unknown key") && !told.contains("0600"), "{told}");
 }
 

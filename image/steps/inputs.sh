@@ -73,8 +73,8 @@ of_architecture() { # PROGRAM
     [[ $(first_bytes "$1") == 7f454c46 && $(od -An -tu2 -j18 -N2 "$1" | tr -d ' ') == "$ELF_MACHINE" ]]
 }
 
-# Digest of files and folders: names, contents, and whether they run; the other bits of their modes are the umask of whoever made them. Contents are read again only if a name, size or time
-# changed, because archives of images are large. Links are what they are, or, with -L, what they lead to: an operator's folder
+# Digest of files and folders: names, contents, and whether they run; the other bits of their modes are the umask of whoever made
+# them. Contents are read again only if a name, size or time changed, because archives of images are large. Links are what they are, or, with -L, what they lead to: an operator's folder
 # may be made of links, and what is installed follows them.
 digest() { # [-L] PATH...
     local list=() path seen known sum links=-P
@@ -120,11 +120,11 @@ keys() {
     local common_inputs=(image/release image/tools image/steps/base.sh)
     EPOCH=${SOURCE_DATE_EPOCH:-$(epoch image agent Cargo.toml Cargo.lock)}
     # Of the last bake with REFRESH=1: all that follows goes by it, too.
-    local refreshed mirror=${DEBIAN_MIRROR-}
+    local refreshed mirror
     refreshed=$(cat "$CACHE/$KIND/refreshed" 2>/dev/null || true)
     [[ -n ${SOURCE_DATE_EPOCH-} || -z $refreshed ]] || ((EPOCH > refreshed)) || EPOCH=$refreshed
     # The one thing about mirrors that changes what is in the image.
-    mirror=${MIRROR:-$mirror} WITHOUT_SECURITY=
+    mirror=$(given_debian_mirror) WITHOUT_SECURITY=
     [[ $DISTRO != debian || -z $mirror || $mirror == */debian || -n ${SECURITY_MIRROR-} ]] || WITHOUT_SECURITY=yes
     EPOCH_BASE=$(epoch image/mkosi.{conf,conf.d,extra,profiles,postinst.chroot,finalize} "${common_inputs[@]}")
     EPOCH_INITRD=$(epoch image/initrd "${common_inputs[@]}")

@@ -79,14 +79,19 @@ release_field() { # FIELD FILE
 
 # Debian's archive: that of Debian's image, and for every image that of the programs that bake.
 debian_mirror() {
-    if [[ $DISTRO == debian && -n ${MIRROR-} ]]; then
-        printf '%s\n' "$MIRROR"
-    elif [[ -n ${DEBIAN_MIRROR-} ]]; then
-        printf '%s\n' "$DEBIAN_MIRROR"
+    local given
+    given=$(given_debian_mirror)
+    if [[ -n $given ]]; then
+        printf '%s\n' "$given"
     else
         find_archive debian "$DEBIAN_RELEASE" Debian http://deb.debian.org/debian
         printf '%s\n' "${HOST_ARCHIVES[debian]}"
     fi
+}
+
+# What an option says of it; empty where none does.
+given_debian_mirror() {
+    if [[ $DISTRO == debian && -n ${MIRROR-} ]]; then printf '%s\n' "$MIRROR"; else printf '%s\n' "${DEBIAN_MIRROR-}"; fi
 }
 
 # The option that names another.
@@ -96,8 +101,8 @@ debian_mirror_option() {
 
 # Empty where MIRROR= does not say.
 debian_security_mirror() {
-    local mirror=${DEBIAN_MIRROR-}
-    [[ $DISTRO != debian || -z ${MIRROR-} ]] || mirror=$MIRROR
+    local mirror
+    mirror=$(given_debian_mirror)
     if [[ -n ${SECURITY_MIRROR-} ]]; then
         printf '%s\n' "$SECURITY_MIRROR"
     elif [[ -z $mirror ]]; then

@@ -365,11 +365,14 @@ pub fn is_host_of(subnet: Ipv4Net, ip: Ipv4Addr) -> bool {
         && (subnet.prefix_len() >= 31 || (ip != subnet.network() && ip != subnet.broadcast()))
 }
 
+pub fn node_at(draft: &Draft, ip: Ipv4Addr) -> Option<&NodeDraft> {
+    draft.nodes.iter().flatten().find(|n| n.address.as_ref().is_some_and(|a| a.value.ip() == ip))
+}
+
+pub fn node_named<'a>(draft: &'a Draft, name: &DnsName) -> Option<&'a NodeDraft> {
+    draft.nodes.iter().flatten().find(|n| n.name == *name)
+}
+
 pub fn holder_of(draft: &Draft, ip: Ipv4Addr) -> Option<&DnsName> {
-    draft
-        .nodes
-        .iter()
-        .flatten()
-        .find(|n| n.address.as_ref().is_some_and(|a| a.value.ip() == ip))
-        .map(|n| &n.name)
+    node_at(draft, ip).map(|n| &n.name)
 }

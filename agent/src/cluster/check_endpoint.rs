@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::assemble::{default_pods, default_services};
-use super::check::{error, holder_of, is_host_of};
+use super::check::{error, holder_of, is_host_of, node_at, node_named};
 use super::read::{At, Draft, EndpointDraft};
 use super::{API_PORT, STACKED_PROXY_PORT, STATS_PORT};
 use crate::input::Findings;
@@ -108,10 +108,10 @@ fn check_leads_to_an_api_server(
     port: Option<&At<u16>>,
     findings: &Findings,
 ) {
-    let node = draft.nodes.iter().flatten().find(|node| match &host.value {
-        HostOrAddress::Name(name) => node.name == *name,
-        HostOrAddress::Address(ip) => node.address.as_ref().is_some_and(|address| address.value.ip() == *ip),
-    });
+    let node = match &host.value {
+        HostOrAddress::Name(name) => node_named(draft, name),
+        HostOrAddress::Address(ip) => node_at(draft, *ip),
+    };
     if let Some(node) = node {
         let is_control_plane = |role: &At<RoleName>| role.value == RoleName::ControlPlane;
         if !node.role.as_ref().is_none_or(is_control_plane) {
@@ -173,7 +173,7 @@ fn check_own(draft: &Draft, endpoint: &EndpointDraft, by: EndpointBy, findings: 
             );
         }
         (Some(At { value: HostOrAddress::Name(name), key, span }), _)
-            if draft.nodes.iter().flatten().any(|n| n.name == *name) =>
+            if node_named(draft, name).is_some() =>
         {
             findings.error(
                 key,

@@ -129,7 +129,7 @@ fn draft(root: &mut Section<'_, '_>) -> Draft {
 fn is_repository(text: &str) -> bool {
     let mut parts = text.split('/');
     let lowercase = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
-    parts.next().is_some_and(|host| is_registry_host(host) && !host.bytes().any(|b| b.is_ascii_uppercase()))
+    parts.next().is_some_and(is_registry_host)
         && parts.all(|part| !part.is_empty() && part.bytes().all(lowercase))
 }
 

@@ -33,6 +33,8 @@ pub use watched::watched;
 /// First line of every rendered file that has comments.
 pub(crate) const WRITTEN_BY: &str =
     "# Written by Kindling from the role file: changes are lost at the next run.\n";
+/// The same in JSON, whose readers pass over a key that is none of theirs.
+pub(crate) const WRITTEN_BY_KEY: (&str, &str) = ("x-written-by", "kindling");
 
 /// The API server's own port on every control plane, which kubeadm's `bindPort` defaults to.
 pub const API_PORT: u16 = 6443;

@@ -31,7 +31,7 @@ pub fn steps(kubernetes: &Kubernetes, facts: &Facts, pause: &str) -> Vec<Step> {
         .instead_of(super::docker::UNITS)
         .instead_of(&[super::crio::UNIT])
         .without(Leftover::Hosts(CERTS_D))
-        .without(Leftover::Logins(LOGINS));
+        .without(Leftover::Json(LOGINS));
     let title = "containerd with systemd cgroups and the given registries";
     vec![step("containerd", title, Action::Service(service))]
 }
@@ -145,12 +145,12 @@ pub fn config(
 /// are trusted.
 pub fn registry_hosts(registry: &Registry, all: &[Registry]) -> Vec<(PathBuf, String)> {
     let mut text = String::from(WRITTEN_BY);
-    let _ = writeln!(text, "server = {}", quoted(&format!("https://{}", server_of(&registry.host))));
+    let own = quoted(&format!("https://{}", server_of(&registry.host)));
+    let _ = writeln!(text, "server = {own}");
     text.push_str(&trust(registry));
     // Without any host containerd 1.7 calls the file invalid, and verifies as if it were not there.
     if registry.mirrors.is_empty() {
-        let own = format!("https://{}", server_of(&registry.host));
-        let _ = write!(text, "\n[host.{}]\n", quoted(&own));
+        let _ = write!(text, "\n[host.{own}]\n");
         text.push_str("capabilities = [\"pull\", \"resolve\", \"push\"]\n");
         text.push_str(&trust(registry));
     }

@@ -31,7 +31,7 @@ pub fn steps(kubernetes: &Kubernetes, facts: &Facts, pause: &str) -> Vec<Step> {
     let service = Service::new(UNIT, files)
         .instead_of(super::docker::UNITS)
         .instead_of(&[super::containerd::UNIT])
-        .without(Leftover::Logins(LOGINS));
+        .without(Leftover::Json(LOGINS));
     vec![step("crio", "CRI-O with systemd cgroups and the given registries", Action::Service(service))]
 }
 

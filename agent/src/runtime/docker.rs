@@ -34,7 +34,7 @@ pub fn steps(kubernetes: &Kubernetes, facts: &Facts, pause: &str) -> Vec<Step> {
     files.extend(logins_file(kubernetes));
     let docker = Service::new("docker.service", files)
         .answering("docker", &["version"])
-        .without(Leftover::Logins(LOGINS));
+        .without(Leftover::Json(LOGINS));
     let file = FileSpec::public("/etc/kindling/cri-dockerd.env", environment(pause));
     let shim = Service::new("cri-docker.service", vec![file]);
     vec![

@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 use crate::facts::Facts;
 use crate::plan::{Action, FileSpec, Step, step};
-use crate::render::WRITTEN_BY;
+use crate::render::{WRITTEN_BY, WRITTEN_BY_KEY};
 use crate::role::types::{RuntimeName, Secret};
 use crate::role::{Kubernetes, Registry};
 
-/// Of the image: runc for a system container that may not lower OOM scores, which containerd does without.
+/// Of the image: runc for a system container without CAP_SYS_RESOURCE, which containerd does without.
 const RUNC_IN_CONTAINER: &str = "/usr/lib/kindling/runc-in-container";
 
 /// Where kubeadm, the kubelet and crictl find the runtime. With several in the image kubeadm refuses to guess, so it is
@@ -90,7 +90,7 @@ pub fn registry_logins(kubernetes: &Kubernetes) -> Option<String> {
             logins.insert(host.to_owned(), json!({ "auth": basic(username, password) }));
         }
     }
-    (!logins.is_empty()).then(|| pretty(&json!({ "auths": logins, "x-written-by": "kindling" })))
+    (!logins.is_empty()).then(|| pretty(&json!({ "auths": logins, WRITTEN_BY_KEY.0: WRITTEN_BY_KEY.1 })))
 }
 
 /// For a runtime to which the kubelet brings the logins.
@@ -99,12 +99,6 @@ pub fn registry_logins(kubernetes: &Kubernetes) -> Option<String> {
 /// a registry's password would reach its mirrors and a mirror's own login would not be used.
 fn logins_file(kubernetes: &Kubernetes) -> Option<FileSpec> {
     registry_logins(kubernetes).map(|text| FileSpec::secret(LOGINS, text))
-}
-
-/// Whether a text is [`registry_logins`]'s, with whatever hosts and passwords: whoever reads such files passes over a key that is none
-/// of theirs.
-pub fn is_logins_file(text: &str) -> bool {
-    serde_json::from_str::<Value>(text).is_ok_and(|file| file["x-written-by"] == "kindling")
 }
 
 /// User and password in one word (RFC 7617).

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::{Context, Found, files};
 use crate::error::StepError;
 use crate::host::{Command, Host, read_text};
 use crate::plan::FileSpec;
-use crate::render::WRITTEN_BY;
+use crate::render::{WRITTEN_BY, WRITTEN_BY_KEY};
 use crate::retry::{Attempt, Patience, wait};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -34,8 +36,8 @@ pub struct Service {
 pub enum Leftover {
     /// `HOST/hosts.toml` below this folder, and the CA beside it.
     Hosts(&'static str),
-    /// The logins to registries, as Kindling writes them.
-    Logins(&'static str),
+    /// A JSON file that says that Kindling wrote it.
+    Json(&'static str),
 }
 
 impl Leftover {
@@ -58,9 +60,12 @@ impl Leftover {
                     }
                 }
             }
-            Self::Logins(path) => {
-                let path = Path::new(path);
-                if !is_wanted(path) && crate::runtime::is_logins_file(&read(path)?) {
+            Self::Json(path) => {
+                let (path, (key, written_by)) = (Path::new(path), WRITTEN_BY_KEY);
+                let is_ours = |text: String| {
+                    serde_json::from_str::<Value>(&text).is_ok_and(|file| file[key] == written_by)
+                };
+                if !is_wanted(path) && is_ours(read(path)?) {
                     found.push(path.to_owned());
                 }
             }

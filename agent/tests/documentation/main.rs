@@ -189,7 +189,6 @@ fn every_command_parses_and_every_target_is_there() {
     assert!(commands >= 40 && inline >= 30, "only {commands} commands and {inline} in the text were found");
 }
 
-/// What nobody reads of is not there.
 /// An agent refuses an image of another version than its cluster file's: who bakes and writes what the documents show has one.
 #[test]
 fn what_is_baked_is_what_the_cluster_files_name() {
@@ -217,6 +216,7 @@ fn what_is_baked_is_what_the_cluster_files_name() {
     assert!(baked > 5, "only {baked} were found");
 }
 
+/// What nobody reads of is not there.
 #[test]
 fn every_command_is_shown_in_a_document() {
     fn names(command: &clap::Command, path: &str, list: &mut Vec<String>) {
